@@ -1,0 +1,215 @@
+"""What a round is told: strict models, loaded from YAML, printed and saved beside what they produced."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from apportion.errors import ConfigError
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class OpenMoji(Strict):
+    """The embedded drawings; `contributors` is how many designers (by number of drawings) or their names."""
+
+    source: Literal["openmoji"]
+    contributors: Annotated[int, Field(ge=2)] | list[str] = 12
+    resolution: Literal[16, 32] = 16
+    min_images: Count = 8
+
+
+class Folder(Strict):
+    """A user's own images: one sub-folder per contributor, or a CSV or parquet manifest `path,contributor[,label][,joined]`."""
+
+    source: Literal["folder"]
+    path: str
+    resolution: Annotated[int, Field(ge=8, le=1024)]
+    resize: Literal["refuse", "crop"] = "refuse"
+    flip: bool = True
+    min_images: Count = 8
+
+
+class Model(Strict):
+    """The U-Net: channels per level (coarser to the right), layers per block, which levels attend."""
+
+    channels: list[Count] = [32, 64, 64]
+    layers_per_block: Count = 1
+    attention: list[bool] = [False, False, False]
+    attention_head_dim: Count = 8
+    norm_groups: Count = 16
+
+    @model_validator(mode="after")
+    def _levels(self) -> "Model":
+        if len(self.attention) != len(self.channels):
+            raise ValueError(f"found {len(self.attention)} entries in attention, expected one per level of channels ({len(self.channels)})")
+        odd = [width for width in self.channels if width % self.norm_groups]
+        if odd:
+            raise ValueError(f"found channels {odd}, expected multiples of norm_groups ({self.norm_groups})")
+        return self
+
+
+class Fitting(Strict):
+    """One run of the training loop."""
+
+    steps: Count
+    lr: Rate
+    batch: Count = 64
+    schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Pruning(Strict):
+    """Structured pruning of the base model and its re-tuning on all data."""
+
+    ratio: Share
+    importance: Literal["magnitude", "random"] = "magnitude"
+    retune: Fitting
+
+
+class Removal(Strict):
+    """How the model of a coalition is obtained (METHODS.md, section 1)."""
+
+    method: Literal["retrain", "finetune", "sparsified_finetune"]
+    fitting: Fitting | None = None
+    pruning: Pruning | None = None
+
+    @model_validator(mode="after")
+    def _parts(self) -> "Removal":
+        needs = {"retrain": set(), "finetune": {"fitting"}, "sparsified_finetune": {"fitting", "pruning"}}[self.method]
+        has = {part for part in ("fitting", "pruning") if getattr(self, part) is not None}
+        if needs != has:
+            raise ValueError(f"found {sorted(has) or 'nothing'} beside method {self.method!r}, expected {sorted(needs) or 'nothing'}")
+        return self
+
+
+class Sampling(Strict):
+    """Generated images per coalition, by deterministic DDIM."""
+
+    images: Annotated[int, Field(ge=16)] = 256
+    steps: Annotated[int, Field(ge=1, le=1000)] = 20
+    batch: Count = 256
+
+
+class Valuation(Strict):
+    """Which coalitions are evaluated and how their values become credits."""
+
+    design: Literal["leverage", "shapley_kernel"] = "leverage"
+    coalitions: Annotated[int, Field(ge=2)] = 48
+    endpoint_seeds: Annotated[int, Field(ge=1)] = 3
+    level: Share = 0.95
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class Evaluation(Strict):
+    """Retrained models that the credits are judged by; every number of them may be zero."""
+
+    held_out: Annotated[int, Field(ge=0)] = 0
+    alpha: Share = 0.5
+    threshold: Annotated[float, Field(ge=-1, le=1)] = 0.5
+    counterfactual_property: str | None = None
+    counterfactual_share: Share = 0.4
+    counterfactual_seeds: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0)] = 1000
+
+
+class Tracking(Strict):
+    """MLflow; null switches it off."""
+
+    uri: str | None = "sqlite:///{workdir}/mlflow.db"
+    experiment: str = "apportion"
+
+
+class Compute(Strict):
+    """Where the arithmetic runs. `auto` is resolved when a round is planned and recorded with it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    shards: Annotated[int, Field(ge=1, le=64)] = 2
+    threads: Count = 1
+    base_threads: Count = 2
+
+
+class Config(Strict):
+    """Everything a round is told."""
+
+    project: Name
+    store: str = "file://{workdir}/store"
+    data: Annotated[OpenMoji | Folder, Field(discriminator="source")]
+    model: Model = Model()
+    train: Fitting
+    removal: Removal
+    sampling: Sampling = Sampling()
+    properties: Annotated[list[str], Field(min_length=1)]
+    network: str = "openmoji"
+    valuation: Valuation = Valuation()
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+    compute: Compute = Compute()
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def load(path: Path, overrides: Sequence[str] = (), workdir: Path | None = None) -> Config:
+    """Reads a YAML configuration, applies `key.sub=value` overrides and fills `{workdir}` in.
+
+    Raises ConfigError, naming each wrong key with what was found, where the text or an override does not fit the models above.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"found {type(raw).__name__} in {path}, expected a mapping of options")
+    for override in overrides:
+        _override(raw, override)
+    if workdir is not None:
+        raw = _fill(raw, str(workdir.resolve()))
+    return parse(raw, str(path))
+
+
+def parse(raw: Mapping[str, Any], origin: str) -> Config:
+    """Validates a mapping as a Config."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        problems = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r:.80})" for e in error.errors()]
+        raise ConfigError(f"{origin} is not a valid configuration:\n" + "\n".join(problems)) from error
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", key):
+        raise ConfigError(f"found --set {override!r}, expected key.sub=value")
+    *parents, last = key.split(".")
+    for parent in parents:
+        raw = raw.setdefault(parent, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"found --set {override!r}, but {parent!r} is no section")
+    raw[last] = yaml.safe_load(value)
+
+
+def _fill(value: Any, workdir: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _fill(item, workdir) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, workdir) for item in value]
+    return value.replace("{workdir}", workdir) if isinstance(value, str) else value
+
+
+def digest(value: Any) -> str:
+    """Hash of a JSON value: 32 hexadecimal digits of SHA-256 over its canonical text."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

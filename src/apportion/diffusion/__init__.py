@@ -1,0 +1,1 @@
+"""Diffusion models: build, train, prune, remove contributors, sample."""

@@ -1,0 +1,106 @@
+"""The one training loop: base models, re-tuning after pruning, retraining and fine-tuning on a coalition all run through it.
+
+Randomness is keyed by (seed, step) and never by the coalition, so two coalitions with one seed see the same noise, timesteps and mirrorings:
+common random numbers, which take most of the training noise out of differences between coalitions.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import UNet2DModel
+from diffusers.training_utils import EMAModel
+from torch.nn.functional import mse_loss
+
+from apportion.config import Fitting
+from apportion.diffusion.compute import Compute, generator
+from apportion.diffusion.ddpm import TIMESTEPS, noise_schedule
+
+CLIP = 1.0
+
+Ticker = Callable[[int], None]
+"""Called with the number of steps done since the last call, for a progress bar."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Training images as one array of bytes.
+
+    pixels: uint8 (k, 3, side, side); flip: bool (k,), whether an image may be mirrored.
+    """
+
+    pixels: torch.Tensor
+    flip: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def to(self, device: torch.device) -> "Images":
+        return Images(self.pixels.to(device), self.flip.to(device))
+
+
+def fit(unet: UNet2DModel, images: Images, fitting: Fitting, seed: int, compute: Compute, tick: Ticker | None = None) -> UNet2DModel:
+    """Minimises the denoising loss of [A, eq. 1] on `images`, in place, and returns the model with its averaged weights.
+
+    The moving average starts from the weights given, with its step counter at zero: what a model knew before is forgotten at the rate
+    that the data says, not at the average's.
+    """
+    unet.to(compute.device).train()
+    images = images.to(compute.device)
+    alphas = noise_schedule().alphas_cumprod.to(compute.device)
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=fitting.lr, weight_decay=fitting.weight_decay, foreach=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: SCHEDULES[fitting.schedule](step / fitting.steps))
+    average = EMAModel(unet.parameters(), decay=fitting.ema, foreach=True)
+    for step in range(fitting.steps):
+        loss = _loss(unet, _batch(images, fitting.batch, seed, step), alphas, generator(seed, "noise", step), compute)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), CLIP, foreach=True)
+        optimiser.step()
+        schedule.step()
+        average.step(unet.parameters())
+        if tick:
+            tick(1)
+    average.copy_to(unet.parameters())
+    return unet.eval()
+
+
+def _batch(images: Images, size: int, seed: int, step: int) -> torch.Tensor:
+    """`size` images drawn with replacement, in [-1, 1], each mirrored with probability one half where it may be."""
+    draw = generator(seed, "batch", step)
+    index = (torch.rand(size, generator=draw) * len(images)).long().to(images.pixels.device)
+    mirror = (torch.rand(size, generator=draw) < 0.5).to(images.pixels.device) & images.flip[index]
+    batch = images.pixels[index].float() / 127.5 - 1
+    return torch.where(mirror[:, None, None, None], batch.flip(-1), batch)
+
+
+def _loss(unet: UNet2DModel, x0: torch.Tensor, alphas: torch.Tensor, draw: torch.Generator, compute: Compute) -> torch.Tensor:
+    """Mean squared error of the predicted noise at antithetic timesteps (t, T-1-t)."""
+    half = torch.randint(0, TIMESTEPS, ((len(x0) + 1) // 2,), generator=draw)
+    t = torch.cat([half, TIMESTEPS - 1 - half])[: len(x0)].to(x0.device)
+    eps = torch.randn(x0.shape, generator=draw).to(x0.device)
+    signal = alphas[t][:, None, None, None]
+    noisy = signal.sqrt() * x0 + (1 - signal).sqrt() * eps
+    with compute.autocast():
+        predicted = unet(noisy, t, return_dict=False)[0]
+    return mse_loss(predicted.float(), eps)
+
+
+def one_cycle(done: float) -> float:
+    """Cosine up over the first 30 %, cosine down to nothing: Smith and Topin 2018, as torch's OneCycleLR does by default."""
+    if done < 0.3:
+        return 0.04 + 0.96 * (1 - math.cos(math.pi * done / 0.3)) / 2
+    return (1 + math.cos(math.pi * (done - 0.3) / 0.7)) / 2
+
+
+def cosine(done: float) -> float:
+    """Full rate at first, cosine down to nothing."""
+    return (1 + math.cos(math.pi * done)) / 2
+
+
+def constant(_: float) -> float:
+    return 1.0
+
+
+SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}

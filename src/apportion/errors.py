@@ -1,0 +1,53 @@
+"""The exceptions of Apportion; every message says what was found, what was expected and which option to change.
+
+ApportionError
+├── ConfigError        the configuration, before any compute
+├── DataError          images, manifests, duplicate or unreadable samples
+├── StoreError         the object store
+│   ├── NotFound       nothing stored under that name
+│   ├── Damaged        an object whose checksum or form is wrong; it is never overwritten
+│   └── Conflict       somebody else moved a pointer first
+├── ValuationError     a design or an estimate that cannot be had from these numbers
+├── PropertyError      a property that cannot be measured
+└── TrackingError      the tracking server
+"""
+
+
+class ApportionError(Exception):
+    """Base of every error raised on purpose by Apportion."""
+
+
+class ConfigError(ApportionError):
+    """The configuration asks for something unknown, of a wrong type or impossible."""
+
+
+class DataError(ApportionError):
+    """Training data that cannot be used as given."""
+
+
+class StoreError(ApportionError):
+    """The object store refused, or cannot do what Apportion needs of it."""
+
+
+class NotFound(StoreError):
+    """Nothing is stored under that name."""
+
+
+class Damaged(StoreError):
+    """A stored object does not match its checksum or its form. Reported, never overwritten."""
+
+
+class Conflict(StoreError):
+    """A pointer was moved by somebody else between reading and writing."""
+
+
+class ValuationError(ApportionError, ValueError):
+    """A design or an estimate that cannot be had from these numbers."""
+
+
+class PropertyError(ApportionError):
+    """A property that cannot be measured."""
+
+
+class TrackingError(ApportionError):
+    """The tracking server cannot be reached or refuses what is logged."""

@@ -1,0 +1,1 @@
+"""Is a credit true? Linear datamodelling score, faithfulness of the cheap game, counterfactual removal."""

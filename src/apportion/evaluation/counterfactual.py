@@ -1,0 +1,47 @@
+"""What is left when the most credited contributors go: whom to remove, whom to compare with, and the change (METHODS.md §8)."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from apportion.errors import ValuationError
+from apportion.valuation.coalitions import draw
+
+
+def without_top(phi: ArrayLike, share: float) -> NDArray[np.bool_]:
+    """The coalition (n,) left when the `share` of players with the most credit is removed; ties go by position.
+
+    Raises ValuationError unless phi is (n,), n >= 2, finite, and 0 < share < 1."""
+    credit = np.asarray(phi, dtype=np.float64)
+    if credit.ndim != 1 or credit.size < 2 or not np.isfinite(credit).all():
+        raise ValuationError(f"found phi of shape {credit.shape}, expected (n,) finite credits of n >= 2 players")
+    kept = np.ones(credit.size, dtype=bool)
+    kept[np.argsort(-credit, kind="stable")[: removed(credit.size, share)]] = False
+    return kept
+
+
+def without_random(n: int, share: float, count: int, seed: int) -> NDArray[np.bool_]:
+    """`count` distinct coalitions (count, n) that lack as many players as `without_top`, chosen at random: the comparison.
+
+    Raises ValuationError where there are not that many."""
+    return draw("datamodel", n, count, seed, alpha=(n - removed(n, share)) / n)
+
+
+def removed(n: int, share: float) -> int:
+    """How many of n players a share is: the nearest whole number, at least 1 and at most n - 1."""
+    if not 0 < share < 1:
+        raise ValuationError(f"found share = {share}, expected a number between 0 and 1")
+    return min(max(1, int(np.floor(share * n + 0.5))), n - 1)
+
+
+def relative_change(before: ArrayLike, after: ArrayLike) -> tuple[float, float]:
+    """Mean and standard error over seeds of ΔF = (after - before) / |before|, paired by seed (paper [A] §4.3).
+
+    before, after (seeds,): the property with everyone and with the coalition. The error is nan with one seed.
+    Raises ValuationError for shapes that differ, numbers not finite, or a `before` of zero."""
+    a, b = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape or not a.size:
+        raise ValuationError(f"found values of shapes {a.shape} and {b.shape}, expected one before and one after for each seed")
+    if not (np.isfinite(a).all() and np.isfinite(b).all()) or np.any(a == 0):
+        raise ValuationError("found values that are zero before or not finite, expected finite ones: a change is relative to before")
+    change = (b - a) / np.abs(a)
+    return float(change.mean()), float(change.std(ddof=1) / np.sqrt(a.size)) if a.size > 1 else float("nan")

@@ -1,0 +1,1 @@
+"""Images to numbers: the global properties of a generative model."""

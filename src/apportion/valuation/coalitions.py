@@ -1,0 +1,223 @@
+"""Which coalitions to evaluate: the sampling designs of METHODS.md §2 and how likely each makes a coalition.
+
+Every design treats all coalitions of one size alike, so a design is known by the share of its rows at each size."""
+
+from collections.abc import Callable
+from itertools import combinations, islice
+from operator import index
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import comb, gammaln
+
+from apportion.errors import ValuationError
+
+Coalitions = NDArray[np.bool_]
+Vector = NDArray[np.float64]
+
+MAX_PLAYERS = 2**16
+MAX_CELLS = 2**32  # four gigabytes of booleans
+ENUMERABLE = 4096  # a size with at most this many coalitions is listed and shuffled; a larger one is drawn without repeats
+
+
+def draw(design: str, n: int, m: int, seed: int, **options: Any) -> Coalitions:
+    """`m` coalitions of `n` players, bool (m, n): row j, column i says whether player i is kept in coalition j.
+
+    A pure function of its arguments (METHODS.md §2). In every design but `loo` and `aoi`, fewer rows from the same seed
+    are the first rows of more, so a larger budget re-uses what a smaller one has paid for. `datamodel` takes `alpha`.
+    Raises ValuationError for an unknown design, n outside 2..65536, a negative seed or an m the design cannot give."""
+    rows = _known(design).rows
+    n, m, seed = _whole("n", n), _whole("m", m), _whole("seed", seed)
+    if not 2 <= n <= MAX_PLAYERS:
+        raise ValuationError(f"found n = {n} players, expected 2 to {MAX_PLAYERS}")
+    if seed < 0:
+        raise ValuationError(f"found seed = {seed}, expected 0 or more")
+    if m < 1 or n * m > MAX_CELLS:
+        raise ValuationError(f"found m = {m} coalitions of n = {n} players, expected 1 to {MAX_CELLS // n}")
+    return rows(n, m, seed, **options)
+
+
+def log_probability(design: str, Z: Coalitions, **options: Any) -> Vector:
+    """Natural logarithm (m,) of the chance that one row of the design, picked at random, is the coalition in that row of Z.
+
+    For designs without replacement it is log(inclusion probability / m); for `leverage` that holds to within the rounding
+    of one pair per size. Logarithms, because at n = 258 the chances themselves are near 1e-77. -inf: never drawn."""
+    m, n = np.shape(Z)
+    sizes = np.arange(n + 1)
+    with np.errstate(divide="ignore"):
+        per_size = np.log(size_shares(design, n, m, **options)) - _log_choose(n, sizes)
+    return np.asarray(per_size[np.sum(Z, axis=1, dtype=np.intp)], dtype=np.float64)
+
+
+def size_shares(design: str, n: int, m: int, **options: Any) -> Vector:
+    """Expected share of the design's m rows at each size, (n + 1,), sizes 0..n; sums to one."""
+    return _known(design).shares(n, m, **options)
+
+
+def _known(design: str) -> "Design":
+    if design not in DESIGNS:
+        raise ValuationError(f"found design {design!r}, expected one of {', '.join(DESIGNS)}")
+    return DESIGNS[design]
+
+
+def _whole(name: str, value: Any) -> int:
+    try:
+        return index(value)
+    except TypeError:
+        raise ValuationError(f"found {name} = {value!r}, expected a whole number") from None
+
+
+def _log_choose(n: int, s: NDArray[np.int64]) -> Vector:
+    return np.asarray(gammaln(n + 1) - gammaln(s + 1) - gammaln(n - s + 1), dtype=np.float64)
+
+
+# --- shapley_kernel: sizes by the Shapley kernel, independent rows (paper: [A], appendix on KernelSHAP sampling)
+
+
+def _kernel_rows(n: int, m: int, seed: int) -> Coalitions:
+    sizes = np.random.default_rng([seed, 0]).choice(n + 1, size=m, p=_kernel_shares(n, m))
+    return np.random.default_rng([seed, 1]).permuted(np.arange(n) < sizes[:, None], axis=1)
+
+
+def _kernel_shares(n: int, _m: int) -> Vector:
+    s = np.arange(1, n)
+    inner = 1.0 / (s * (n - s))
+    return np.concatenate([[0.0], inner / inner.sum(), [0.0]])
+
+
+# --- leverage: sizes uniform, complements in pairs, without replacement (Musco & Witter's Leverage SHAP, made of fixed size)
+
+
+def _leverage_rows(n: int, m: int, seed: int) -> Coalitions:
+    if m < 2 or m % 2:
+        raise ValuationError(f"found m = {m}, expected an even number of at least 2: 'leverage' draws coalitions with their complements")
+    if n < 64 and m > 2**n - 2:
+        raise ValuationError(f"found m = {m}, expected at most {2**n - 2}: n = {n} players have no more proper coalitions")
+    turns = _turns(n, m // 2, seed)
+    first = np.empty((m // 2, n), dtype=bool)
+    for k in np.unique(turns):
+        at = np.flatnonzero(turns == k)
+        first[at] = _half(n, at.size, seed) if 2 * k == n else _subsets(n, int(k), at.size, [seed, int(k)])
+    first ^= np.random.default_rng([seed, n]).random(m // 2)[:, None] < 0.5  # which of the two comes first is a coin flip
+    return np.stack([first, ~first], axis=1).reshape(m, n)
+
+
+def _leverage_shares(n: int, m: int) -> Vector:
+    inner = np.minimum(_choose(n), _level(n, m))
+    return np.concatenate([[0.0], inner / inner.sum(), [0.0]])
+
+
+def _turns(n: int, pairs: int, seed: int) -> NDArray[np.int64]:
+    """The smaller size of each pair, in order, (pairs,).
+
+    Each size takes turns at a constant rate from a random start until its pairs are used up (systematic sampling), so
+    no size is more than about one pair away from its expectation. The middle size is its own complement: half the rate."""
+    k = np.arange(1, n // 2 + 1)
+    rate = np.where(2 * k == n, 0.5, 1.0)
+    count = np.minimum(_choose(n)[: k.size] * rate, np.ceil((_level(n, 2 * pairs) + 2) * rate) + 1).astype(np.int64)
+    owner = np.repeat(np.arange(k.size), count)
+    turn = np.arange(owner.size) - np.repeat(np.cumsum(count) - count, count)
+    start = np.random.default_rng([seed, 0]).random(k.size)
+    return k[owner[np.argsort((turn + start[owner]) / rate[owner], kind="stable")[:pairs]]]
+
+
+def _level(n: int, m: int) -> float:
+    """Rows each size expects when m rows are spread evenly over the sizes 1..n-1 and none exceeds its number of coalitions."""
+    number = np.sort(_choose(n))
+    level = (m - np.cumsum(number) + number) / np.arange(n - 1, 0, -1)
+    fits = np.flatnonzero(level <= number)
+    return float(level[fits[0]] if fits.size else number[-1])
+
+
+def _choose(n: int) -> Vector:
+    """Coalitions of each size 1..n-1, capped where only "very many" matters."""
+    return np.asarray(np.minimum(np.rint(comb(n, np.arange(1, n))), 2.0**53), dtype=np.float64)
+
+
+def _half(n: int, count: int, seed: int) -> Coalitions:
+    """Distinct coalitions of size n/2 that hold player 0, so that none is the complement of another."""
+    if n == 2:
+        return np.array([[True, False]])
+    others = _subsets(n - 1, n // 2 - 1, count, [seed, n // 2])
+    return np.concatenate([np.ones((count, 1), dtype=bool), others], axis=1)
+
+
+def _subsets(n: int, k: int, count: int, seed: list[int]) -> Coalitions:
+    """The first `count` of a random sequence of distinct coalitions of size k, bool (count, n)."""
+    rng = np.random.default_rng(seed)
+    if comb(n, k) <= ENUMERABLE:
+        members = np.array(list(combinations(range(n), k)), dtype=np.intp)
+        Z = np.zeros((len(members), n), dtype=bool)
+        np.put_along_axis(Z, members, True, axis=1)
+        return Z[rng.permutation(len(Z))[:count]]
+    ordered, seen = np.arange(n) < k, dict[bytes, None]()
+    while len(seen) < count:
+        fresh = rng.permuted(np.tile(ordered, (count - len(seen), 1)), axis=1)
+        seen |= dict.fromkeys(row.tobytes() for row in np.packbits(fresh, axis=1))
+    packed = np.frombuffer(b"".join(islice(seen, count)), dtype=np.uint8).reshape(count, -1)
+    return np.unpackbits(packed, axis=1, count=n).astype(bool)
+
+
+# --- the designs of baselines and of evaluation
+
+
+def _datamodel_rows(n: int, m: int, seed: int, alpha: float = 0.5) -> Coalitions:
+    k = _datamodel_size(n, alpha)
+    if m > comb(n, k):
+        raise ValuationError(f"found m = {m}, expected at most {comb(n, k):.0f}: n = {n} players have no more coalitions of size {k}")
+    return _subsets(n, k, m, [seed, k])
+
+
+def _datamodel_shares(n: int, _m: int, alpha: float = 0.5) -> Vector:
+    return np.asarray(np.arange(n + 1) == _datamodel_size(n, alpha), dtype=np.float64)
+
+
+def _datamodel_size(n: int, alpha: float) -> int:
+    k = int(np.floor(alpha * n + 1e-9)) if np.isfinite(alpha) else 0  # 0.29 * 100 is a hair below 29
+    if not 1 <= k < n:
+        raise ValuationError(f"found alpha = {alpha}, expected a share that keeps 1 to {n - 1} of n = {n} players (alpha)")
+    return k
+
+
+def _uniform_rows(n: int, m: int, seed: int) -> Coalitions:
+    return np.random.default_rng(seed).random((m, n)) < 0.5
+
+
+def _uniform_shares(n: int, _m: int) -> Vector:
+    return np.asarray(np.exp(_log_choose(n, np.arange(n + 1)) - n * np.log(2.0)), dtype=np.float64)
+
+
+def _loo_rows(n: int, m: int, _seed: int) -> Coalitions:
+    return ~_aoi_rows(n, m, _seed)
+
+
+def _loo_shares(n: int, m: int) -> Vector:
+    return _aoi_shares(n, m)[::-1].copy()
+
+
+def _aoi_rows(n: int, m: int, _seed: int) -> Coalitions:
+    if m != n + 1:
+        raise ValuationError(f"found m = {m}, expected n + 1 = {n + 1}: 'loo' and 'aoi' have one row per player and one for none or all")
+    return np.eye(n + 1, n, k=-1, dtype=bool)
+
+
+def _aoi_shares(n: int, _m: int) -> Vector:
+    return np.concatenate([[1.0, n], np.zeros(n - 1)]) / (n + 1)
+
+
+class Design(NamedTuple):
+    """How to draw a design's rows, and the share of them expected at each size."""
+
+    rows: Callable[..., Coalitions]
+    shares: Callable[..., Vector]
+
+
+DESIGNS = {
+    "shapley_kernel": Design(_kernel_rows, _kernel_shares),
+    "leverage": Design(_leverage_rows, _leverage_shares),
+    "datamodel": Design(_datamodel_rows, _datamodel_shares),
+    "uniform": Design(_uniform_rows, _uniform_shares),
+    "loo": Design(_loo_rows, _loo_shares),
+    "aoi": Design(_aoi_rows, _aoi_shares),
+}

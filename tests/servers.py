@@ -1,0 +1,148 @@
+"""Real servers on the loopback for tests: an S3 endpoint (moto in a process of its own) and a proxy that misbehaves on purpose.
+
+Import the fixtures in a conftest.py (`from servers import s3_endpoint, s3_bucket`); run as a script it serves S3 at the port given.
+"""
+
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+import pytest
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
+PAGE = 100  # keys in one answer to a listing, 1,000 at AWS: tests of paging need fewer keys
+_numbers = itertools.count()
+
+
+def free_port() -> int:
+    """A port nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of an S3 server that lives as long as the test session (one per pytest-xdist worker)."""
+    for _ in range(5):  # another process may take the free port before the server does
+        port = free_port()
+        server = subprocess.Popen([sys.executable, __file__, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            if _answers(server, url := f"http://127.0.0.1:{port}"):
+                yield url
+                return
+        finally:
+            server.kill()
+            server.wait()
+    pytest.fail("the S3 server did not start")
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a fresh bucket at `s3_endpoint`, with boto3's environment set so that `s3://<name>` just works."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL_S3": s3_endpoint}).items():
+        monkeypatch.setenv(name, value)
+    bucket = f"bucket-{os.getpid()}-{next(_numbers)}"
+    if _forward(s3_endpoint, f"/{bucket}", "PUT", {}, b"").status != 200:
+        pytest.fail(f"the S3 server did not create {bucket}")
+    return bucket
+
+
+def _answers(server: subprocess.Popen[bytes], url: str) -> bool:
+    deadline = time.monotonic() + 60
+    while server.poll() is None and time.monotonic() < deadline:
+        try:
+            _forward(url, "/moto-api/", "GET", {}, b"")
+            return server.poll() is None
+        except OSError:
+            time.sleep(0.05)
+    return False
+
+
+class Answer(NamedTuple):
+    """What goes back through the proxy."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+Meddle = Callable[[str, dict[str, str], Callable[[], Answer]], Answer]
+
+
+@contextmanager
+def proxy(upstream: str, meddle: Meddle) -> Iterator[str]:
+    """The URL of an HTTP server in front of `upstream`; `meddle(method, headers, forward)` may change either direction."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # or boto3 waits a second for "100 Continue" before it sends a body
+
+        def handle_any(self) -> None:
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            answer = meddle(self.command, headers, lambda: _forward(upstream, self.path, self.command, headers, body))
+            self.send_response(answer.status)
+            for name, value in answer.headers.items():
+                self.send_header(name, value)
+            if not any(name.lower() == "content-length" for name in answer.headers):
+                self.send_header("Content-Length", str(len(answer.body)))
+            self.end_headers()
+            self.wfile.write(answer.body)
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = handle_any  # noqa: N815
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _forward(upstream: str, path: str, method: str, headers: dict[str, str], body: bytes) -> Answer:
+    connection = HTTPConnection(upstream.removeprefix("http://"), timeout=10)
+    try:
+        connection.request(method, path, body, {name: value for name, value in headers.items() if name not in ("expect", "connection")})
+        response = connection.getresponse()
+        hidden = ("transfer-encoding", "connection", "server", "date")
+        return Answer(response.status, {k: v for k, v in response.getheaders() if k.lower() not in hidden}, response.read())
+    finally:
+        connection.close()
+
+
+def _serve(port: int) -> None:
+    os.environ["MOTO_S3_DEFAULT_MAX_KEYS"] = str(PAGE)
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, run_simple
+
+    moto, one_at_a_time = DomainDispatcherApplication(create_backend_app), threading.Lock()
+
+    def app(environ: Any, start_response: Any) -> list[bytes]:
+        # moto checks a condition, stores the body and adds its metadata in three steps that other threads can see between.
+        with one_at_a_time:
+            return [b"".join(moto(environ, start_response))]
+
+    class Quiet(WSGIRequestHandler):
+        def log(self, type: str, message: str, *args: Any) -> None:
+            """Say nothing."""
+
+    run_simple("127.0.0.1", port, app, threaded=True, request_handler=Quiet)
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

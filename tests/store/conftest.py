@@ -1,0 +1,20 @@
+"""The servers, and stores on both backends."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ is no package
+
+from servers import s3_bucket, s3_endpoint  # noqa: F401
+
+from apportion.store import Store, open_store
+
+
+@pytest.fixture(params=["file", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store, once on each backend."""
+    if request.param == "file":
+        return open_store((tmp_path / "a store").as_uri())
+    return open_store(f"s3://{request.getfixturevalue('s3_bucket')}/some/prefix")

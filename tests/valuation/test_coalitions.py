@@ -1,0 +1,117 @@
+"""Designs against counting: what they draw, how often, and what they refuse."""
+
+from itertools import pairwise
+from math import comb
+
+import numpy as np
+import pytest
+
+from apportion.errors import ValuationError
+from apportion.valuation.coalitions import DESIGNS, draw, log_probability, size_shares
+
+
+def bits(Z):
+    return {row.tobytes() for row in Z}
+
+
+@pytest.mark.parametrize(("n", "m"), [(2, 2), (3, 4), (4, 14), (7, 20), (12, 48), (13, 3000), (20, 500), (258, 600), (1500, 8)])
+def test_leverage_rows_are_distinct_proper_and_paired(n, m):
+    Z = draw("leverage", n, m, 3)
+    assert Z.shape == (m, n)
+    assert Z.dtype == bool
+    assert np.array_equal(Z[0::2], ~Z[1::2])
+    assert len(bits(Z)) == m
+    assert set(Z.sum(axis=1)) <= set(range(1, n))
+
+
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 13])
+def test_leverage_can_be_exhaustive(n):
+    assert len(bits(draw("leverage", n, 2**n - 2, 0))) == 2**n - 2
+
+
+@pytest.mark.parametrize("design", ["shapley_kernel", "leverage", "datamodel", "uniform"])
+@pytest.mark.parametrize("n", [9, 20, 258])
+def test_a_design_is_pure_and_a_larger_budget_extends_a_smaller(design, n):
+    sizes = (2, 10, 46, 120)
+    drawn = [draw(design, n, m, 11) for m in sizes]
+    for (less, more), m in zip(pairwise(drawn), sizes, strict=False):
+        assert np.array_equal(less, more[:m])
+    assert np.array_equal(drawn[-1], draw(design, n, 120, 11))
+    assert not np.array_equal(drawn[-1], draw(design, n, 120, 12))
+
+
+@pytest.mark.parametrize(
+    ("design", "n", "m"),
+    [("leverage", 5, 10), ("leverage", 6, 40), ("leverage", 6, 4), ("shapley_kernel", 5, 10), ("datamodel", 5, 6), ("uniform", 4, 10)],
+)
+def test_every_coalition_comes_as_often_as_its_probability(design, n, m):
+    """Counts over many seeds; the bound is five standard errors of a count of independent draws, plus the rounding of one pair."""
+    seeds = 1500
+    count = np.zeros(2**n)
+    for seed in range(seeds):
+        np.add.at(count, draw(design, n, m, seed) @ (1 << np.arange(n)), 1)
+    every = (np.arange(2**n)[:, None] >> np.arange(n)) & 1 == 1
+    shares = size_shares(design, n, m)
+    chance = shares[every.sum(axis=1)] / np.array([comb(n, s) for s in every.sum(axis=1)])
+    expected = seeds * m * chance
+    assert chance.sum() == pytest.approx(1)
+    assert np.all(np.abs(count - expected) <= 5 * np.sqrt(expected) + 1e-9)
+
+
+def test_leverage_spreads_pairs_evenly_over_sizes():
+    size = draw("leverage", 20, 380, 5).sum(axis=1)
+    assert np.ptp(np.bincount(size, minlength=20)[1:]) <= 2
+
+
+def test_log_probability_of_known_cases():
+    Z = draw("leverage", 6, 62, 0)
+    assert log_probability("leverage", Z) == pytest.approx(np.full(62, -np.log(62)))
+    one = np.zeros((2, 8), dtype=bool)
+    one[:, 0] = True
+    kernel = np.array([7 / (s * (8 - s)) for s in range(1, 8)])
+    assert np.exp(log_probability("shapley_kernel", one)) == pytest.approx(kernel[0] / kernel.sum() / 8)
+    assert np.exp(log_probability("uniform", one)) == pytest.approx(2.0**-8)
+    assert np.all(log_probability("datamodel", one) == -np.inf)
+    assert np.isfinite(log_probability("leverage", draw("leverage", 1500, 8, 0))).all()
+    for design in ("loo", "aoi"):
+        assert np.exp(log_probability(design, draw(design, 5, 6, 0))) == pytest.approx(1 / 6)
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_shares_sum_to_one(design):
+    assert size_shares(design, 30, 100).sum() == pytest.approx(1)
+
+
+def test_datamodel_has_one_size_and_no_repeats():
+    Z = draw("datamodel", 12, 900, 1, alpha=0.5)
+    assert set(Z.sum(axis=1)) == {6}
+    assert len(bits(Z)) == 900
+    assert set(draw("datamodel", 100, 5, 1, alpha=0.29).sum(axis=1)) == {29}
+
+
+def test_loo_and_aoi():
+    assert np.array_equal(draw("aoi", 3, 4, 0), [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+    assert np.array_equal(draw("loo", 3, 4, 0), ~draw("aoi", 3, 4, 0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "says"),
+    [
+        (("nonesuch", 5, 4, 0), {}, "expected one of shapley_kernel"),
+        (("leverage", 1, 2, 0), {}, "n = 1"),
+        (("leverage", 2**16 + 1, 2, 0), {}, "n = 65537"),
+        (("leverage", 5, 7, 0), {}, "even"),
+        (("leverage", 5, 0, 0), {}, "m = 0"),
+        (("leverage", 5, 32, 0), {}, "at most 30"),
+        (("leverage", 5, 2.0, 0), {}, "m = 2.0"),
+        (("leverage", 5, 4, -1), {}, "seed = -1"),
+        (("shapley_kernel", 2**16, 2**20, 0), {}, "expected 1 to 65536"),
+        (("datamodel", 6, 21, 0), {}, "at most 20"),
+        (("datamodel", 6, 2, 0), {"alpha": 0.1}, "alpha = 0.1"),
+        (("datamodel", 6, 2, 0), {"alpha": float("nan")}, "alpha = nan"),
+        (("loo", 6, 6, 0), {}, "n \\+ 1 = 7"),
+    ],
+)
+def test_refuses(arguments, options, says):
+    with pytest.raises(ValuationError, match=says):
+        draw(*arguments, **options)
