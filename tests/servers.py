@@ -1,10 +1,11 @@
-"""Real servers on the loopback for tests: an S3 endpoint (moto in a process of its own) and a proxy that misbehaves on purpose.
+"""Real servers on the loopback for tests: an S3 endpoint (moto) and MLflow, each in a process of its own, and a misbehaving proxy.
 
 Import the fixtures in a conftest.py (`from servers import s3_endpoint, s3_bucket`); run as a script it serves S3 at the port given.
 """
 
 import itertools
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -37,13 +38,31 @@ def s3_endpoint() -> Iterator[str]:
         port = free_port()
         server = subprocess.Popen([sys.executable, __file__, str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
-            if _answers(server, url := f"http://127.0.0.1:{port}"):
+            if _answers(server, url := f"http://127.0.0.1:{port}", "/moto-api/"):
                 yield url
                 return
         finally:
             server.kill()
             server.wait()
     pytest.fail("the S3 server did not start")
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an MLflow server on an empty SQLite file that keeps artifacts itself; it lives as long as the test session."""
+    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
+    options = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "artifacts")]
+    command = [sys.executable, "-m", "mlflow", "server", "--serve-artifacts", "--workers", "1", "--port", str(port), *options]
+    settings = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with (folder / "log").open("wb") as log:
+        server = subprocess.Popen(command, env=os.environ | settings, stdout=log, stderr=log, start_new_session=True)
+    try:
+        if not _answers(server, url := f"http://127.0.0.1:{port}", "/health"):
+            pytest.fail(f"the MLflow server did not start: {(folder / 'log').read_text()[-2000:]}")
+        yield url
+    finally:
+        os.killpg(server.pid, signal.SIGKILL)  # its workers are processes of their own
+        server.wait()
 
 
 @pytest.fixture
@@ -59,11 +78,11 @@ def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return bucket
 
 
-def _answers(server: subprocess.Popen[bytes], url: str) -> bool:
+def _answers(server: subprocess.Popen[bytes], url: str, path: str) -> bool:
     deadline = time.monotonic() + 60
     while server.poll() is None and time.monotonic() < deadline:
         try:
-            _forward(url, "/moto-api/", "GET", {}, b"")
+            _forward(url, path, "GET", {}, b"")
             return server.poll() is None
         except OSError:
             time.sleep(0.05)

@@ -70,6 +70,8 @@ class Fitting(Strict):
     schedule: Literal["constant", "cosine", "one_cycle"] = "constant"
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    beta2: Share = 0.999
+    weighting: Literal["uniform", "p2"] = "uniform"
 
 
 class Pruning(Strict):
@@ -99,7 +101,7 @@ class Removal(Strict):
 class Sampling(Strict):
     """Generated images per coalition, by deterministic DDIM."""
 
-    images: Annotated[int, Field(ge=16)] = 256
+    images: Annotated[int, Field(ge=32)] = 256
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
     batch: Count = 256
 
@@ -109,20 +111,29 @@ class Valuation(Strict):
 
     design: Literal["leverage", "shapley_kernel"] = "leverage"
     coalitions: Annotated[int, Field(ge=2)] = 48
-    endpoint_seeds: Annotated[int, Field(ge=1)] = 3
+    endpoint_seeds: Annotated[int, Field(ge=2)] = 3
+    stated_v0: dict[str, float] = {}
     level: Share = 0.95
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class Counterfactual(Strict):
+    """Removal of the top contributors of one property, against removal of as many random ones, in one of the two games."""
+
+    property: str
+    game: Literal["credit", "truth"] = "truth"
+    share: Share = 0.4
+    seeds: Count = 1
+    random: Count = 1
+
+
 class Evaluation(Strict):
-    """Retrained models that the credits are judged by; every number of them may be zero."""
+    """Retrained models that the credits are judged by: `held_out` coalitions of each size share in `alphas`; zero switches it off."""
 
     held_out: Annotated[int, Field(ge=0)] = 0
-    alpha: Share = 0.5
+    alphas: Annotated[list[Share], Field(min_length=1)] = [0.5]
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.5
-    counterfactual_property: str | None = None
-    counterfactual_share: Share = 0.4
-    counterfactual_seeds: Annotated[int, Field(ge=0)] = 0
+    counterfactual: Counterfactual | None = None
     seed: Annotated[int, Field(ge=0)] = 1000
 
 
@@ -130,6 +141,7 @@ class Tracking(Strict):
     """MLflow; null switches it off."""
 
     uri: str | None = "sqlite:///{workdir}/mlflow.db"
+    artifacts: str | None = "{workdir}/artifacts"
     experiment: str = "apportion"
 
 
@@ -175,9 +187,10 @@ def load(path: Path, overrides: Sequence[str] = (), workdir: Path | None = None)
         raise ConfigError(f"found {type(raw).__name__} in {path}, expected a mapping of options")
     for override in overrides:
         _override(raw, override)
-    if workdir is not None:
-        raw = _fill(raw, str(workdir.resolve()))
-    return parse(raw, str(path))
+    config = parse(raw, str(path))
+    if workdir is None:
+        return config
+    return parse(_fill(config.model_dump(mode="json"), str(workdir.resolve())), str(path))  # a default may name the work folder too
 
 
 def parse(raw: Mapping[str, Any], origin: str) -> Config:

@@ -2,9 +2,12 @@
 
 import contextlib
 import hashlib
+import os
 from dataclasses import dataclass
 
 import torch
+
+from apportion.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,25 @@ class Compute:
 
 def prepare(device: str, precision: str, threads: int) -> Compute:
     """The compute of this process. Sets the number of threads: the order of a parallel sum is part of a bit-identical result."""
-    chosen = torch.device("cuda" if device == "auto" and torch.cuda.is_available() else "cpu" if device == "auto" else device)
+    chosen = pick(device)
     if chosen.type == "cpu":
         torch.set_num_threads(threads)
     else:
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order each time
+        torch.use_deterministic_algorithms(True, warn_only=True)
     return Compute(chosen, precision)
+
+
+def fast_bf16(device: str) -> bool:
+    """Whether bf16 matrix products are faster than fp32 ones here: on a GPU, and on processors with matrix tiles (AMX)."""
+    return pick(device).type == "cuda" or bool(torch.cpu._is_amx_tile_supported())
+
+
+def pick(device: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises ConfigError where CUDA is asked for and absent."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("found no CUDA device, expected one for compute.device: cuda; choose auto or cpu")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def generator(*key: object) -> torch.Generator:

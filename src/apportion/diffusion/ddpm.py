@@ -3,13 +3,17 @@
 import json
 
 import torch
-from diffusers import DDIMScheduler, UNet2DModel
+from diffusers.models.attention_processor import Attention
+from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
 from apportion.config import Model
 from apportion.errors import Damaged
+from apportion.safetensors import header
 
 TIMESTEPS = 1000
 BETAS = (1e-4, 0.02)
@@ -44,31 +48,26 @@ def noise_schedule() -> DDIMScheduler:
     )
 
 
-def dump(unet: UNet2DModel) -> bytes:
-    """Weights and architecture as one safetensors file."""
+def dump(unet: UNet2DModel, about: dict[str, str] | None = None) -> bytes:
+    """Weights and architecture as one safetensors file; `about` goes into its header too."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in unet.state_dict().items()}
     architecture = {key: value for key, value in unet.config.items() if not key.startswith("_")}
-    return tensors_to_bytes(tensors, metadata={"unet": json.dumps(architecture, sort_keys=True)})
+    return tensors_to_bytes(tensors, metadata={**(about or {}), "unet": json.dumps(architecture, sort_keys=True)})
 
 
-def load(data: bytes, device: torch.device | str = "cpu") -> UNet2DModel:
-    """The model that `dump` wrote, in evaluation mode.
-
-    Raises Damaged where the bytes are no such file.
-    """
+def load(data: bytes, origin: str = "a checkpoint", device: torch.device | str = "cpu") -> UNet2DModel:
+    """The model that `dump` wrote, in evaluation mode. Raises Damaged, naming `origin`, where the bytes are no such file."""
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        architecture = json.loads(header["__metadata__"]["unet"])
+        unet = UNet2DModel(**json.loads(header(data)["unet"]))
         tensors = tensors_from_bytes(data)
-    except Exception as error:  # safetensors raises its own, json and KeyError theirs: each means the same here
-        raise Damaged(f"found {len(data)} bytes that are no U-Net checkpoint, expected safetensors with its architecture: {error}") from error
-    unet = UNet2DModel(**architecture)
-    _take_widths(unet, tensors)
-    unet.load_state_dict(tensors)
+        _take_widths(unet, tensors)
+        unet.load_state_dict(tensors)
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise Damaged(f"found no U-Net in {origin}, expected safetensors with its architecture: {error}; it is left as it is") from error
     return unet.to(device).eval()
 
 
-def _take_widths(unet: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+def _take_widths(unet: UNet2DModel, tensors: dict[str, torch.Tensor]) -> None:
     """Gives every layer the widths of the stored tensors: a pruned U-Net has none that its configuration could state."""
     for name, module in unet.named_modules():
         weight = tensors.get(f"{name}.weight")
@@ -86,9 +85,12 @@ def _take_widths(unet: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
     follow_widths(unet)
 
 
-def follow_widths(unet: nn.Module) -> None:
-    """Sets the channel counts that diffusers' up- and downsamplers assert in forward to those of their convolutions."""
+def follow_widths(unet: UNet2DModel) -> None:
+    """Sets what diffusers keeps beside the weights, channel counts of resamplers and heads of attention, to what the weights are."""
     for module in unet.modules():
+        if isinstance(module, Attention):
+            module.heads = module.to_q.out_features // unet.config.attention_head_dim
+            module.inner_dim = module.inner_kv_dim = module.to_q.out_features
         conv = getattr(module, "conv", None)
         if isinstance(conv, nn.Conv2d) and hasattr(module, "channels"):
             module.channels = conv.in_channels

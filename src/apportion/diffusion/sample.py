@@ -1,7 +1,7 @@
 """Seeded images from a model, by DDIM."""
 
 import torch
-from diffusers import UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
 
 from apportion.config import Sampling
 from apportion.diffusion.compute import Compute, generator

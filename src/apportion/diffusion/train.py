@@ -1,43 +1,26 @@
 """The one training loop: base models, re-tuning after pruning, retraining and fine-tuning on a coalition all run through it.
 
-Randomness is keyed by (seed, step) and never by the coalition, so two coalitions with one seed see the same noise, timesteps and mirrorings:
+Randomness is keyed by (seed, step) and never by the coalition, so coalitions with one seed see the same noise, timesteps and mirrorings:
 common random numbers, which take most of the training noise out of differences between coalitions.
 """
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from diffusers import UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.training_utils import EMAModel
 from torch.nn.functional import mse_loss
 
 from apportion.config import Fitting
 from apportion.diffusion.compute import Compute, generator
 from apportion.diffusion.ddpm import TIMESTEPS, noise_schedule
+from apportion.diffusion.images import Images
 
 CLIP = 1.0
 
 Ticker = Callable[[int], None]
 """Called with the number of steps done since the last call, for a progress bar."""
-
-
-@dataclass(frozen=True)
-class Images:
-    """Training images as one array of bytes.
-
-    pixels: uint8 (k, 3, side, side); flip: bool (k,), whether an image may be mirrored.
-    """
-
-    pixels: torch.Tensor
-    flip: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.pixels)
-
-    def to(self, device: torch.device) -> "Images":
-        return Images(self.pixels.to(device), self.flip.to(device))
 
 
 def fit(unet: UNet2DModel, images: Images, fitting: Fitting, seed: int, compute: Compute, tick: Ticker | None = None) -> UNet2DModel:
@@ -49,11 +32,14 @@ def fit(unet: UNet2DModel, images: Images, fitting: Fitting, seed: int, compute:
     unet.to(compute.device).train()
     images = images.to(compute.device)
     alphas = noise_schedule().alphas_cumprod.to(compute.device)
-    optimiser = torch.optim.AdamW(unet.parameters(), lr=fitting.lr, weight_decay=fitting.weight_decay, foreach=True)
+    optimiser = torch.optim.AdamW(
+        unet.parameters(), lr=fitting.lr, betas=(0.9, fitting.beta2), weight_decay=fitting.weight_decay, foreach=True
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: SCHEDULES[fitting.schedule](step / fitting.steps))
     average = EMAModel(unet.parameters(), decay=fitting.ema, foreach=True)
     for step in range(fitting.steps):
-        loss = _loss(unet, _batch(images, fitting.batch, seed, step), alphas, generator(seed, "noise", step), compute)
+        x0 = _batch(images, fitting.batch, seed, step)
+        loss = _loss(unet, x0, alphas, WEIGHTINGS[fitting.weighting], generator(seed, "noise", step), compute)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), CLIP, foreach=True)
@@ -75,8 +61,10 @@ def _batch(images: Images, size: int, seed: int, step: int) -> torch.Tensor:
     return torch.where(mirror[:, None, None, None], batch.flip(-1), batch)
 
 
-def _loss(unet: UNet2DModel, x0: torch.Tensor, alphas: torch.Tensor, draw: torch.Generator, compute: Compute) -> torch.Tensor:
-    """Mean squared error of the predicted noise at antithetic timesteps (t, T-1-t)."""
+def _loss(
+    unet: UNet2DModel, x0: torch.Tensor, alphas: torch.Tensor, weighting: "Weighting", draw: torch.Generator, compute: Compute
+) -> torch.Tensor:
+    """Weighted mean squared error of the predicted noise at antithetic timesteps (t, T-1-t)."""
     half = torch.randint(0, TIMESTEPS, ((len(x0) + 1) // 2,), generator=draw)
     t = torch.cat([half, TIMESTEPS - 1 - half])[: len(x0)].to(x0.device)
     eps = torch.randn(x0.shape, generator=draw).to(x0.device)
@@ -84,7 +72,22 @@ def _loss(unet: UNet2DModel, x0: torch.Tensor, alphas: torch.Tensor, draw: torch
     noisy = signal.sqrt() * x0 + (1 - signal).sqrt() * eps
     with compute.autocast():
         predicted = unet(noisy, t, return_dict=False)[0]
-    return mse_loss(predicted.float(), eps)
+    errors = mse_loss(predicted.float(), eps, reduction="none").mean(dim=(1, 2, 3))
+    return (weighting(alphas[t] / (1 - alphas[t])) * errors).mean()
+
+
+def uniform(snr: torch.Tensor) -> torch.Tensor:
+    """Every timestep alike: the simple loss of Ho et al. 2020, which the paper uses."""
+    return torch.ones_like(snr)
+
+
+def p2(snr: torch.Tensor) -> torch.Tensor:
+    """Less weight where little noise is left to remove (Choi et al. 2022, k = gamma = 1): shapes and colours are learned sooner."""
+    return 1 / (1 + snr)
+
+
+Weighting = Callable[[torch.Tensor], torch.Tensor]
+WEIGHTINGS: dict[str, Weighting] = {"uniform": uniform, "p2": p2}
 
 
 def one_cycle(done: float) -> float:

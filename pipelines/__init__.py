@@ -1,0 +1,1 @@
+"""The DAGs, and the commands that run, compile, submit and schedule them."""

@@ -1,0 +1,88 @@
+"""python -m pipelines run | compile: the pipeline on this machine, or as the YAML that a cluster runs."""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from apportion import logs
+from apportion.config import Config, load
+from apportion.errors import ApportionError
+
+COMPILED = Path(__file__).parent / "compiled"
+log = logging.getLogger("pipelines")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0, or 1 with one clear message where the pipeline could not run."""
+    logs.to_terminal()
+    told = parser().parse_args(arguments)
+    try:
+        told.act(told)
+    except ApportionError as error:
+        log.error("pipelines: %s", error)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run a round here, in sub-processes")
+    run.add_argument("config", type=Path)
+    run.add_argument("--workdir", type=Path, default=Path("work"), help="everything a round makes goes here (default: work)")
+    run.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value", help="override an option")
+    run.set_defaults(act=run_here)
+    compile_ = commands.add_parser("compile", help="write the pipelines as YAML")
+    compile_.add_argument("--out", type=Path, default=COMPILED)
+    compile_.set_defaults(act=compile_all)
+    return top
+
+
+def run_here(told: argparse.Namespace) -> None:
+    """Runs the pipeline with kfp.local: every task is a process of its own, as every task is a container on a cluster."""
+    from kfp import local
+
+    from pipelines.attribution import attribution
+
+    config = load(told.config, told.overrides, told.workdir)
+    told.workdir.mkdir(parents=True, exist_ok=True)
+    local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(told.workdir / "pipeline"))
+    start = time.perf_counter()
+    try:
+        attribution(config=config.model_dump_json(), shards=list(range(config.compute.shards)))
+    except RuntimeError as error:  # kfp's only word for a failed task, whose own message is above
+        raise ApportionError(f"the pipeline stopped: {error}; run the same command again to go on where it stopped") from error
+    conclude(config, time.perf_counter() - start)
+
+
+def conclude(config: Config, seconds: float) -> None:
+    """The table of credits and where the report is."""
+    from apportion.cli import console, print_credits
+    from apportion.stages.plan import head
+    from apportion.stages.round import Round
+    from apportion.store import open_store
+
+    store = open_store(config.store)
+    console.print()
+    print_credits(Round.open(f"{store.uri.rstrip('/')}/rounds/{head(store, config.project)}"))
+    log.info("pipeline: %.1f s", seconds)
+
+
+def compile_all(told: argparse.Namespace) -> None:
+    """Writes the intermediate representation of every pipeline."""
+    from kfp import compiler
+
+    from pipelines.attribution import attribution
+
+    told.out.mkdir(parents=True, exist_ok=True)
+    for pipeline in (attribution,):
+        target = told.out / f"{pipeline.name.removeprefix('apportion-')}.yaml"
+        compiler.Compiler().compile(pipeline, str(target))
+        log.info("wrote %s", target)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""The attribution pipeline: plan, then everything a round lacks, shard by shard, then credits, evidence and publication."""
+
+from kfp import dsl
+from kfp.dsl.pipeline_task import PipelineTask
+
+from components.attribute import attribute
+from components.close import close
+from components.evaluate import evaluate
+from components.finetune import finetune
+from components.plan import plan
+from components.prune import prune
+from components.publish import publish
+from components.sample import sample
+from components.score import score
+from components.train import train
+
+
+def fresh(task: PipelineTask) -> PipelineTask:
+    """Never from KFP's cache, which cannot see the store: every stage returns at once where its outputs are there."""
+    return task.set_caching_options(False)
+
+
+def evaluated(round_uri: str, shard: int, *before: PipelineTask) -> PipelineTask:
+    """The three tasks that bring a shard's pending coalitions into the ledger; returns the last."""
+    made = fresh(finetune(round_uri=round_uri, shard=shard)).after(*before)
+    sampled = fresh(sample(round_uri=round_uri, shard=shard)).after(made)
+    return fresh(score(round_uri=round_uri, shard=shard)).after(sampled)
+
+
+def concluded(round_uri: str, *before: PipelineTask) -> None:
+    judged = fresh(evaluate(round_uri=round_uri)).after(*before)
+    fresh(publish(round_uri=round_uri)).after(judged)
+
+
+@dsl.pipeline(name="apportion-attribution", description="Credits the contributors of a diffusion model's training data.")
+def attribution(config: str, shards: list) -> None:
+    """config: a round's configuration as JSON text; shards: the numbers of the workers, each of which takes its share of coalitions."""
+    job = dsl.PIPELINE_JOB_ID_PLACEHOLDER
+    with dsl.ExitHandler(fresh(close(config=config, job=job))):
+        planned = fresh(plan(config=config, job=job))
+        with dsl.If(planned.outputs["work"] == True, name="work"):  # noqa: E712  (kfp makes a condition of the comparison)
+            round_uri = planned.outputs["round_uri"]
+            base = fresh(train(round_uri=round_uri))
+            pruned = fresh(prune(round_uri=round_uri)).after(base)
+            with dsl.ParallelFor(shards, name="coalitions") as shard:
+                last = evaluated(round_uri, shard, pruned)
+            credited = fresh(attribute(round_uri=round_uri)).after(last)
+            with dsl.If(credited.output > 0, name="counterfactuals"):
+                with dsl.ParallelFor(shards, name="removals") as shard:
+                    last = evaluated(round_uri, shard)
+                concluded(round_uri, last)
+            with dsl.Else(name="no-counterfactuals"):
+                concluded(round_uri)

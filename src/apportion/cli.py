@@ -1,0 +1,140 @@
+"""apportion: run one stage, and look at rounds."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from apportion import __version__, logs, stages
+from apportion.config import load
+from apportion.errors import ApportionError
+from apportion.records import Credits
+
+if TYPE_CHECKING:
+    from apportion.stages.round import Round
+
+console = Console()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Returns 0, or 1 with one clear message where something asked for cannot be done."""
+    logs.to_terminal()
+    told = parser().parse_args(arguments)
+    try:
+        told.act(told)
+    except ApportionError as error:
+        logging.getLogger("apportion").error("apportion: %s", error)
+        return 1
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="apportion", description="Credits the contributors of a diffusion model's training data.")
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    plan = _command(commands, "plan", plan_round, "check everything, decide what a round evaluates, print its address")
+    plan.add_argument("config", type=Path)
+    plan.add_argument("--workdir", type=Path, default=Path("work"))
+    plan.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value")
+    for name in stages.STAGES:
+        stage = _command(commands, name, run_stage, f"run stage {name} of a planned round")
+        stage.add_argument("round")
+        stage.set_defaults(stage=name)
+        if name in stages.SHARDED:
+            stage.add_argument("--shard", type=int, default=0)
+    rounds = _command(commands, "rounds", list_rounds, "the rounds of a store")
+    rounds.add_argument("store")
+    show = _command(commands, "show", show_round, "the credits of a round")
+    show.add_argument("round")
+    verify = _command(commands, "verify", verify_round, "read every record of a round again and recompute its credits")
+    verify.add_argument("round")
+    return top
+
+
+def _command(commands: Any, name: str, act: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(act=act)
+    return command
+
+
+def plan_round(told: argparse.Namespace) -> None:
+    from apportion.stages import plan
+
+    planned = plan.run(load(told.config, told.overrides, told.workdir))
+    logging.info("%s", planned.reason)
+    print(planned.round_uri)  # noqa: T201
+
+
+def run_stage(told: argparse.Namespace) -> None:
+    print(stages.run(told.stage, told.round, getattr(told, "shard", 0)))  # noqa: T201
+
+
+def list_rounds(told: argparse.Namespace) -> None:
+    from apportion.records import Commit
+    from apportion.store import open_store
+
+    store = open_store(told.store)
+    table = Table("round", "project", "previous", "code", "compute (s)")
+    for key in store.list("rounds/"):
+        if key.endswith("/round.json"):
+            commit = Commit.parse(store.get(key), store.where(key))
+            table.add_row(commit.round, commit.project, commit.previous or "", commit.code, f"{sum(commit.seconds.values()):.0f}")
+    console.print(table)
+
+
+def show_round(told: argparse.Namespace) -> None:
+    from apportion.stages.round import Round
+
+    print_credits(Round.open(told.round))
+
+
+def print_credits(round: "Round") -> None:
+    """A table for each property, what the intervals cover, and where the report is."""
+    from apportion.stages.evaluate import status
+    from apportion.stages.round import round_key
+
+    verdicts = {judgement.property: status(judgement) for judgement in round.evidence.judgements} if round.has("evidence.json") else {}
+    for name in sorted(round.config.properties):
+        console.print(credits_table(round.credits, name, verdicts.get(name, "not established")))
+        console.print()
+    console.print(f"Intervals cover {round.credits.covers}.")
+    console.print(f"report: {round.store.where(round_key(round.id, 'report.html'))}", soft_wrap=True)
+
+
+def credits_table(credits: Credits, name: str, verdict: str) -> Table:
+    """One property's credits, the largest first, with v0, v1 and the verdict on the game in the title."""
+    from apportion.stages.attribute import published
+
+    v0, v1 = credits.v0[name], credits.v1[name]
+    table = Table(title=f"{name}: {v0.mean:.3f} (nobody) to {v1.mean:.3f} (everybody), cheap game {verdict}", title_justify="left")
+    table.add_column("contributor")
+    for column in ("credit", f"{credits.level:.0%} interval", "share"):
+        table.add_column(column, justify="right")
+    for c in sorted(published(credits, name), key=lambda c: -c.phi):
+        interval = "none" if c.low is None or c.high is None else f"{c.low:+.3f} … {c.high:+.3f}"
+        table.add_row(c.contributor, f"{c.phi:+.3f}", interval, "" if c.share is None else f"{c.share:.1%}")
+    return table
+
+
+def verify_round(told: argparse.Namespace) -> None:
+    """Raises Damaged where a record, or the credits that follow from the records, are not what is stored."""
+    from apportion.errors import Damaged
+    from apportion.stages.attribute import credit
+    from apportion.stages.round import Round
+
+    round = Round.open(told.round)
+    records = sum(1 for _ in round.ledger.read_all(round.wanted))
+    again, stored = credit(round), round.credits
+    if again != stored:
+        raise Damaged(f"found credits of round {round.id} that do not follow from its ledger; they are left as they are")
+    logging.info(json.dumps({"round": round.id, "evaluations": records, "credits": len(stored.credits), "verified": True}))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

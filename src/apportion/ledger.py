@@ -1,0 +1,59 @@
+"""Evaluations in a store: what is known of a game, and what a plan still lacks."""
+
+from collections.abc import Iterable, Iterator
+
+from apportion.errors import NotFound
+from apportion.records import Evaluation, Game, Wanted
+from apportion.store import Store
+
+
+def game_key(game: str) -> str:
+    return f"games/{game}/game.json"
+
+
+def record_key(game: str, key: str) -> str:
+    return f"games/{game}/ledger/{key}.json"
+
+
+class Ledger:
+    """The evaluations of every game in one store. Records are written once and never changed."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def open_game(self, game: Game) -> None:
+        """Writes a game's definition beside its evaluations, once."""
+        self.store.put_if_absent(game_key(game.id), game.dump())
+
+    def game(self, game: str) -> Game:
+        """Raises NotFound, or Damaged where the text is not the game of that id."""
+        where = self.store.where(game_key(game))
+        return Game.parse(self.store.get(game_key(game)), where)
+
+    def commit(self, evaluation: Evaluation) -> bool:
+        """Records an evaluation; False where somebody else already had."""
+        return self.store.put_if_absent(record_key(evaluation.game, evaluation.key), evaluation.dump())
+
+    def read(self, wanted: Wanted) -> Evaluation:
+        """Raises NotFound where it is not evaluated, Damaged where the record is not what its address says."""
+        name = record_key(wanted.game, wanted.key)
+        return Evaluation.parse(self.store.get(name), self.store.where(name))
+
+    def read_all(self, wanted: Iterable[Wanted]) -> Iterator[Evaluation]:
+        """The evaluations in the order asked for. Raises NotFound, saying how to have it made, where one is missing."""
+        for item in wanted:
+            try:
+                yield self.read(item)
+            except NotFound as missing:
+                raise NotFound(f"{missing}; run finetune, sample and score for this round again, then repeat this stage") from missing
+
+    def keys(self, game: str) -> set[str]:
+        """Keys of every evaluation of a game."""
+        prefix = f"games/{game}/ledger/"
+        return {name.removeprefix(prefix).removesuffix(".json") for name in self.store.list(prefix)}
+
+    def pending(self, wanted: Iterable[Wanted]) -> list[Wanted]:
+        """Those of `wanted` without a record, in their order, each key once."""
+        unique = {item.key: item for item in wanted}
+        known = {game: self.keys(game) for game in {item.game for item in unique.values()}}
+        return [item for item in unique.values() if item.key not in known[item.game]]

@@ -1,0 +1,1 @@
+"""Credits and evidence of a round as one self-contained HTML page."""

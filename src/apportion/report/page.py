@@ -1,0 +1,169 @@
+"""The report of a round: everything it shows as plain data, and its one HTML file, which asks for nothing from anywhere."""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from apportion.errors import DataError
+from apportion.records import Credits, Evidence, Manifest
+from apportion.report.attribution import Attribution
+from apportion.report.images import Images, Sprite, grid, sprite
+from apportion.report.numbers import duration, number, portion
+from apportion.report.sections import (
+    Meaning,
+    Section,
+    Spent,
+    cost_table,
+    counterfactual_table,
+    score_table,
+    section,
+)
+
+HERE = Path(__file__).parent
+SHOWN = 8  # drawings of each contributor
+THUMBNAIL, GENERATED = 32, 64  # largest sides, in pixels, that images keep in the page
+
+
+@dataclass(frozen=True, eq=False)  # eq would compare arrays
+class Grid:
+    """Generated images uint8 (k, side, side, 3) of one model. Image i of every grid starts from the same noise."""
+
+    title: str
+    caption: str
+    images: Images
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """What the report of a round shows. Nothing in it depends on when it is made: the same round is the same page.
+
+    meanings: PROPERTIES, or what it says of this round's properties. threshold: the ρ that makes a property faithful.
+    thumbnails: images uint8 (k, side, side, 3) by contributor, the first ones are shown. games: what a game's id means, for readers.
+    facts: what was run, as label and value. config: as resolved, plain data.
+    """
+
+    project: str
+    manifest: Manifest
+    credits: Credits
+    meanings: Mapping[str, Meaning]
+    attribution: Attribution
+    evidence: Evidence | None = None
+    previous: Credits | None = None
+    threshold: float = 0.5
+    thumbnails: Mapping[str, Images] = field(default_factory=dict)
+    grids: Sequence[Grid] = ()
+    costs: Sequence[Spent] = ()
+    games: Mapping[str, str] = field(default_factory=dict)
+    facts: Sequence[tuple[str, str]] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A grid as the template shows it."""
+
+    title: str
+    caption: str
+    sprite: Sprite
+
+
+def render(page: Page) -> str:
+    """One HTML file. Raises DataError where the parts of the page do not belong together."""
+    _check(page)
+    sections = _sections(page)
+    better = {name: page.meanings[name].higher_is_better for name in page.credits.v1}
+    sheet, places = _thumbnails(page)
+    style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))  # noqa: S704  our own files
+    return _template().render(
+        page=page,
+        sections=sections,
+        scores=score_table(sections),
+        counterfactuals=counterfactual_table(sections, better, page.games),
+        costs=cost_table(page.costs),
+        strip=_strip(page, sections),
+        pictures=_pictures(page.grids),
+        sheet=sheet,
+        places=places,
+        level=portion(page.credits.level),
+        covers=page.credits.covers,
+        ranking_only=page.credits.covers.startswith("ranking only"),
+        config=yaml.safe_dump(dict(page.config), sort_keys=False, allow_unicode=True, width=100),
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+    )
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template("page.html")
+
+
+def _policy(style: str, script: str) -> str:
+    """The page may run its own style and script, by their hashes, show images within it, and nothing else."""
+    hashes = (b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, script))
+    return "default-src 'none'; img-src data:; style-src 'sha256-{}'; script-src 'sha256-{}'; base-uri 'none'; form-action 'none'".format(
+        *hashes
+    )
+
+
+def _check(page: Page) -> None:
+    if page.evidence is not None and page.evidence.round != page.credits.round:
+        raise DataError(f"found evidence of round {page.evidence.round} beside credits of round {page.credits.round}, expected one round")
+    strangers = sorted({credit.contributor for credit in page.credits.credits} - set(page.manifest.names))
+    if strangers:
+        raise DataError(f"found credits for {strangers[:5]}, expected contributors of manifest {page.manifest.id}")
+    names = {credit.property for credit in page.credits.credits}
+    for what, having in (("meaning", page.meanings), ("v0", page.credits.v0), ("v1", page.credits.v1)):
+        if lacking := sorted(names - set(having)):
+            raise DataError(f"found credits for {lacking} without a {what}, expected one for every property")
+
+
+def _sections(page: Page) -> list[Section]:
+    """In the order in which the credits name the properties."""
+    judged = {} if page.evidence is None else {j.property: j for j in page.evidence.judgements}
+    names = dict.fromkeys(credit.property for credit in page.credits.credits)
+    return [
+        section(name, page.meanings[name], page.manifest, page.credits, judged.get(name), page.previous, page.threshold) for name in names
+    ]
+
+
+def _strip(page: Page, sections: Sequence[Section]) -> list[tuple[str, str]]:
+    """The few numbers that a reader wants first."""
+    faithful = sum(s.verdict.status == "faithful" for s in sections)
+    strip = [
+        ("Contributors", number(page.manifest.n, ",.0f")),
+        ("Training images", number(sum(c.samples for c in page.manifest.contributors), ",.0f")),
+        ("Coalitions", number(page.credits.coalitions, ",.0f")),
+        ("Faithful properties", f"{faithful} of {len(sections)}"),
+    ]
+    if page.costs:
+        strip.append(("Time on the device", duration(sum(cost.seconds for cost in page.costs))))
+    return strip
+
+
+def _thumbnails(page: Page) -> tuple[Sprite | None, dict[str, tuple[int, int]]]:
+    """One sprite with a row of drawings for each contributor, and which row and how many are whose."""
+    found = [(name, page.thumbnails[name][:SHOWN]) for name in page.manifest.names if len(page.thumbnails.get(name, ()))]
+    if not found:
+        return None, {}
+    sheet = sprite([images for _, images in found], THUMBNAIL)
+    return sheet, {name: (row, len(images)) for row, (name, images) in enumerate(found)}
+
+
+def _pictures(grids: Sequence[Grid]) -> list[Picture]:
+    """All with as many columns, so that images from the same noise are at the same place."""
+    columns = max((round(len(g.images) ** 0.5) for g in grids), default=1)
+    return [Picture(g.title, g.caption, grid(g.images, max(columns, 1), GENERATED)) for g in grids]

@@ -1,0 +1,94 @@
+"""Training images in a store: one object per contributor's data, and the manifest that says who gave which."""
+
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load as arrays_from_bytes
+from safetensors.numpy import save as arrays_to_bytes
+
+from apportion.datasets.contribution import Contribution
+from apportion.diffusion.images import Images
+from apportion.errors import Damaged
+from apportion.records import Contributor, Manifest
+from apportion.store import Store
+
+
+def images_key(data: str) -> str:
+    return f"images/{data}.safetensors"
+
+
+def manifest_key(manifest: str) -> str:
+    return f"manifests/{manifest}.parquet"
+
+
+def manifest_of(contributions: Sequence[Contribution]) -> Manifest:
+    rows = [Contributor(name=c.name, data=c.data_hash, samples=len(c), joined=c.joined) for c in contributions]
+    return Manifest(contributors=tuple(sorted(rows, key=lambda row: row.name)))
+
+
+def write(store: Store, contributions: Sequence[Contribution]) -> Manifest:
+    """Stores the images of every contributor and the manifest, each once."""
+    manifest = manifest_of(contributions)
+    for contribution in contributions:
+        store.ensure(images_key(contribution.data_hash), partial(_pack, contribution))
+    store.ensure(manifest_key(manifest.id), lambda: _table(contributions))
+    return manifest
+
+
+def read_manifest(store: Store, manifest_id: str) -> Manifest:
+    """Raises Damaged where the table is not the manifest of that id."""
+    where = store.where(manifest_key(manifest_id))
+    try:
+        rows = pq.read_table(io.BytesIO(store.get(manifest_key(manifest_id)))).to_pylist()
+        samples: dict[tuple[str, str, str | None], int] = defaultdict(int)
+        for row in rows:
+            samples[row["contributor"], row["data"], row["joined"]] += 1
+    except (pa.ArrowException, KeyError) as error:
+        raise Damaged(f"found no manifest in {where}, expected a parquet table: {error}") from error
+    contributors = [Contributor(name=name, data=data, samples=count, joined=joined) for (name, data, joined), count in samples.items()]
+    manifest = Manifest(contributors=tuple(sorted(contributors, key=lambda row: row.name)))
+    if manifest.id != manifest_id:
+        raise Damaged(f"found manifest {manifest.id} in {where}, expected {manifest_id}; it is left as it is")
+    return manifest
+
+
+def training_images(store: Store, data: Sequence[str], resolution: int) -> Images:
+    """All images of these contributors' data (data hashes), in the order of the hashes: equal data train equal models."""
+    parts = [_unpack(store, item) for item in sorted(data)]
+    if not parts:
+        return Images(torch.empty((0, 3, resolution, resolution), dtype=torch.uint8), torch.empty(0, dtype=torch.bool))
+    return Images(torch.cat([part.pixels for part in parts]), torch.cat([part.flip for part in parts]))
+
+
+def _pack(contribution: Contribution) -> bytes:
+    pixels = np.ascontiguousarray(contribution.pixels.transpose(0, 3, 1, 2))
+    return arrays_to_bytes({"pixels": pixels, "flip": contribution.flip})
+
+
+def _unpack(store: Store, data: str) -> Images:
+    where = store.where(images_key(data))
+    try:
+        arrays = arrays_from_bytes(store.get(images_key(data)))
+        return Images(torch.from_numpy(arrays["pixels"]), torch.from_numpy(arrays["flip"]))
+    except (SafetensorError, KeyError) as error:
+        raise Damaged(f"found no training images in {where}, expected safetensors of pixels and flip: {error}") from error
+
+
+def _table(contributions: Sequence[Contribution]) -> bytes:
+    """One row per sample, in the order of contributors and sample hashes."""
+    rows = [
+        {"contributor": c.name, "data": c.data_hash, "joined": c.joined, "sample": sample, "title": title, "label": label}
+        for c in sorted(contributions, key=lambda c: c.name)
+        for sample, title, label in zip(c.sample_hashes, c.titles, c.label or [None] * len(c), strict=True)
+    ]
+    schema = pa.schema([(name, pa.string()) for name in ("contributor", "data", "joined", "sample", "title", "label")])
+    buffer = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
+    return buffer.getvalue()

@@ -1,0 +1,210 @@
+"""plan: checks everything that can be checked, decides which evaluations a round needs, and says so before any compute is spent."""
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apportion import __version__, datasets
+from apportion.config import Config, digest, parse
+from apportion.datasets.contribution import Contribution
+from apportion.errors import ConfigError, ValuationError
+from apportion.ledger import Ledger
+from apportion.properties import PROPERTIES
+from apportion.properties import check as check_properties
+from apportion.properties.network import open_network
+from apportion.records import Game, Manifest, Plan, Property, Purpose, Recipe, Wanted, members_text
+from apportion.stages import collection
+from apportion.stages.round import round_key
+from apportion.store import Store, open_store
+from apportion.tracking import open_tracker
+from apportion.valuation import coalitions, intervals, shapley
+
+log = logging.getLogger(__name__)
+
+ENDPOINT_SEEDS = 900_000
+"""Seeds of v(nobody) and v(everybody) lie above those of any design."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What `plan` found: the round's address and how many evaluations it lacks. `work` is False where the round is already committed."""
+
+    round_uri: str
+    work: bool
+    pending: int
+    reason: str
+
+
+def run_text(config: str, job: str | None = None) -> Planned:
+    """As `run`, from the JSON text of a configuration: what a pipeline passes."""
+    start = time.perf_counter()
+    planned = run(parse(json.loads(config), "the pipeline's configuration"), job)
+    log.info("%s: %s", "round " + planned.round_uri if planned.work else "nothing to do", planned.reason)
+    log.info("stage plan: %.1f s", time.perf_counter() - start)
+    return planned
+
+
+def run(config: Config, job: str | None = None) -> Planned:
+    """Plans a round. Raises an ApportionError that names the option to change for anything that would fail later."""
+    store = open_store(config.store)
+    store.probe()
+    network = _network_hash(config)
+    tracker = open_tracker(config.tracking)
+    tracker.check()
+    contributions = datasets.load(config.data)
+    for warning in datasets.duplicates(contributions):
+        log.warning(warning)
+    manifest = collection.manifest_of(contributions)
+    check_budget(config, manifest.n)
+    plan, games = draw_up(config, manifest, network)
+    committed = store.exists(round_key(plan.round, "round.json"))
+    uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
+    if committed and head(store, config.project) == plan.round:
+        return Planned(uri, work=False, pending=0, reason="manifest, configuration and code are those of the last committed round")
+    return _commit(store, config, contributions, plan, games, tracker, job)
+
+
+def _commit(
+    store: Store, config: Config, contributions: list[Contribution], plan: Plan, games: list[Game], tracker: Any, job: str | None
+) -> Planned:
+    collection.write(store, contributions)
+    ledger = Ledger(store)
+    for game in games:
+        ledger.open_game(game)
+    store.ensure(round_key(plan.round, "config.json"), lambda: _json(config.model_dump(mode="json")))
+    store.ensure(round_key(plan.round, "plan.json"), plan.dump)
+    pending = ledger.pending(plan.wanted)
+    for item in (item for item in plan.wanted if item not in pending):
+        ledger.read(item)  # a damaged record stops the round here, not after hours of compute
+    tracker.start(plan.round, job, {"apportion.project": config.project, "apportion.manifest": plan.manifest, "apportion.code": plan.code})
+    uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
+    reason = f"{len(pending)} of {len(plan.wanted)} evaluations are not in the ledger"
+    return Planned(uri, work=True, pending=len(pending), reason=reason)
+
+
+def head(store: Store, project: str) -> str | None:
+    """The last committed round of a project."""
+    pointer = store.read_pointer(f"heads/{project}")
+    return None if pointer is None else pointer.data.decode().strip()
+
+
+def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Plan, list[Game]]:
+    """The plan of a round and its two games: a pure function of what the round is told, so the same question has the same round."""
+    precision = resolve_precision(config)
+    base = recipe(config, "retrain", None, precision).address(config.seed, manifest.everybody)
+    pruned = (
+        None
+        if config.removal.pruning is None
+        else digest({"base": base, "pruning": config.removal.pruning.model_dump(), "seed": config.seed})
+    )
+    sampling = config.sampling.model_dump(mode="json", exclude={"batch"})
+    reference = digest({"manifest": manifest.id, "base": base, "sampling": sampling, "network": network})
+    start = {"retrain": None, "finetune": base, "sparsified_finetune": pruned}[config.removal.method]
+    credit = game(config, recipe(config, config.removal.method, start, precision), reference, network)
+    truth = game(config, recipe(config, "retrain", None, precision), reference, network)
+    wanted = tuple(want(config, manifest, credit, truth))
+    told = config.model_dump(mode="json", exclude={"store", "tracking", "compute"})
+    round_id = digest({"told": told, "wanted": [item.model_dump() for item in wanted], "code": __version__})
+    plan = Plan(
+        round=round_id, manifest=manifest.id, base=base, pruned=pruned, reference=reference,
+        credit_game=credit.id, truth_game=truth.id, wanted=wanted, code=__version__,
+    )  # fmt: skip
+    return plan, [credit, truth]
+
+
+def recipe(config: Config, method: str, base: str | None, precision: Literal["fp32", "bf16"]) -> Recipe:
+    """`retrain` is the same recipe whether it makes the base model, the truth or the credits' own game."""
+    fitting = config.train if method == "retrain" else config.removal.fitting
+    assert fitting is not None  # Removal refuses a fine-tuning method without one
+    removal = {"method": method, "fitting": fitting.model_dump(mode="json")}
+    model = config.model.model_dump(mode="json")
+    return Recipe(base=base, removal=removal, model=model, resolution=config.data.resolution, precision=precision)
+
+
+def game(config: Config, made: Recipe, reference: str, network: str | None) -> Game:
+    properties = tuple(
+        Property(name=name, network=network if PROPERTIES[name].needs_network else None) for name in sorted(config.properties)
+    )
+    return Game(
+        recipe=made, sampling=config.sampling.model_dump(mode="json", exclude={"batch"}), properties=properties, reference=reference
+    )
+
+
+def want(config: Config, manifest: Manifest, credit: Game, truth: Game) -> Iterator[Wanted]:
+    """Every evaluation of the round, in the order of its plan."""
+    n, valuation, evaluation = manifest.n, config.valuation, config.evaluation
+    nobody, everybody = np.zeros(n, bool), np.ones(n, bool)
+    for r in range(valuation.endpoint_seeds):
+        yield wanting(manifest, credit, ENDPOINT_SEEDS + r, nobody, "v0")
+        yield wanting(manifest, credit, ENDPOINT_SEEDS + r, everybody, "v1")
+    rows_per_seed = 2 if valuation.design == "leverage" else 1  # a coalition and its complement share their noise
+    for row, mask in enumerate(design(config, n)):
+        yield wanting(manifest, credit, valuation.seed + row // rows_per_seed, mask, "design")
+    for mask in held_out(config, n):
+        yield wanting(manifest, truth, evaluation.seed, mask, "held_out")
+        yield wanting(manifest, credit, evaluation.seed, mask, "paired")
+
+
+def wanting(manifest: Manifest, of: Game, seed: int, mask: NDArray[np.bool_], purpose: Purpose) -> Wanted:
+    key = of.key(seed, manifest.data(mask))
+    return Wanted(key=key, game=of.id, seed=seed, members=members_text(mask), purpose=purpose)
+
+
+def design(config: Config, n: int) -> NDArray[np.bool_]:
+    return coalitions.draw(config.valuation.design, n, config.valuation.coalitions, config.valuation.seed)
+
+
+def held_out(config: Config, n: int) -> NDArray[np.bool_]:
+    """Coalitions that credits are judged by, (alphas · held_out, n)."""
+    asked = config.evaluation
+    if asked.held_out == 0:
+        return np.empty((0, n), bool)
+    return np.concatenate([coalitions.draw("datamodel", n, asked.held_out, asked.seed + i, alpha=a) for i, a in enumerate(asked.alphas)])
+
+
+def check_budget(config: Config, n: int) -> None:
+    """Raises ConfigError where the coalitions cannot carry an estimate or, for the leverage design, an interval."""
+    try:
+        Z = design(config, n)
+        nothing = np.zeros(len(Z))
+        if config.valuation.design == "leverage":
+            low, _ = intervals.hc3(Z, nothing, 0.0, 0.0, config.valuation.level)
+            if not np.isfinite(low).all():
+                raise ValuationError("found contributors told apart by a single pair of coalitions, so with no interval")
+        else:
+            shapley.kernelshap(Z, nothing, 0.0, 0.0)
+        held_out(config, n)
+    except ValuationError as error:
+        raise ConfigError(
+            f"{error}; {n} contributors: raise valuation.coalitions or change valuation.seed or evaluation.held_out"
+        ) from error
+    counterfactual = config.evaluation.counterfactual
+    if counterfactual and counterfactual.property not in config.properties:
+        found = counterfactual.property
+        raise ConfigError(f"found evaluation.counterfactual.property {found!r}, expected one of properties: {config.properties}")
+
+
+def resolve_precision(config: Config) -> Literal["fp32", "bf16"]:
+    """`auto` is bf16 where the device multiplies it fast. The answer is part of the game: values of two precisions never mix."""
+    if config.compute.precision != "auto":
+        return config.compute.precision
+    from apportion.diffusion.compute import fast_bf16
+
+    return "bf16" if fast_bf16(config.compute.device) else "fp32"
+
+
+def _network_hash(config: Config) -> str | None:
+    check_properties(config.properties)
+    if not any(PROPERTIES[name].needs_network for name in config.properties):
+        return None
+    return open_network(config.network)[1]
+
+
+def _json(value: Any) -> bytes:
+    return (json.dumps(value, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()

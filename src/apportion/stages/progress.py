@@ -1,0 +1,21 @@
+"""Progress of long work: a bar on a terminal, a line every few seconds where output is captured."""
+
+import sys
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 5.0
+
+
+def bar(total: int, what: str, unit: str) -> "tqdm[int]":
+    """A progress bar of `total` units named `what`; use it in a with statement and call its `update`."""
+    interactive = sys.stderr.isatty()
+    return tqdm(
+        total=total,
+        desc=f"{what:<12}",
+        unit=unit,
+        mininterval=0.2 if interactive else SECONDS_BETWEEN_LINES,
+        maxinterval=1.0 if interactive else SECONDS_BETWEEN_LINES,
+        ncols=100,
+        bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}]",
+    )

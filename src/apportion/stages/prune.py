@@ -1,0 +1,36 @@
+"""prune: the base model without its least important channels, re-tuned on everybody's data."""
+
+import logging
+
+from apportion.diffusion import ddpm
+from apportion.diffusion.compute import prepare
+from apportion.diffusion.prune import prune
+from apportion.diffusion.train import fit
+from apportion.stages.collection import training_images
+from apportion.stages.models import dump_model, load_model, timed
+from apportion.stages.progress import bar
+from apportion.stages.round import Round, weights_key
+
+log = logging.getLogger(__name__)
+
+
+def run(round_uri: str) -> str:
+    """Makes the pruned model of a round where it is absent; returns its id, or the base model's where the round does not prune."""
+    round = Round.open(round_uri)
+    if round.plan.pruned is None:
+        return round.plan.base
+    round.store.ensure(weights_key(round.plan.pruned), lambda: _pruned(round))
+    return round.plan.pruned
+
+
+def _pruned(round: Round) -> bytes:
+    config, pruning = round.config, round.config.removal.pruning
+    assert pruning is not None  # a round without one has no address for it
+    compute = prepare(config.compute.device, round.credit_game.recipe.precision, config.compute.base_threads)
+    images = training_images(round.store, round.manifest.everybody, config.data.resolution)
+    unet, _ = load_model(round.store, weights_key(round.plan.base), compute)
+    before = ddpm.parameters(unet)
+    with bar(pruning.retune.steps, "prune", "step") as progress, timed() as clock:
+        unet = fit(prune(unet, pruning, config.seed), images, pruning.retune, config.seed, compute, progress.update)
+    log.info("pruned %s parameters to %s", f"{before:,}", f"{ddpm.parameters(unet):,}")
+    return dump_model(unet, clock.seconds, compute)

@@ -1,0 +1,173 @@
+"""publish: the statement, the report, the tracking run; then the round's commit record, and the project's head moved to it."""
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from apportion import __version__
+from apportion.evaluation.lds import spearman
+from apportion.records import Commit, Credits, Evaluation, Wanted
+from apportion.report.page import render
+from apportion.stages.attribute import cell, numbers, published
+from apportion.stages.evaluate import status
+from apportion.stages.pages import page
+from apportion.stages.plan import head
+from apportion.stages.round import Round, round_key
+from apportion.tracking import Tracker, open_tracker
+
+
+def run(round_uri: str) -> str:
+    """Publishes a round; returns where its report is."""
+    round = Round.open(round_uri)
+    before = previous(round)
+    round.write("statement.csv", lambda: statement(round).encode())
+    round.write("report.html", lambda: render(page(round, before)).encode())
+    tracker = open_tracker(round.config.tracking)
+    tracking_run = track(round, before, tracker)
+    if not round.has("round.json"):
+        commit = Commit(
+            round=round.id,
+            previous=None if before is None else before.id,
+            project=round.config.project,
+            tracking_run=tracking_run,
+            seconds=seconds(evaluation for _, evaluation in everything(round)),
+            code=__version__,
+        )
+        round.write("round.json", commit.dump)
+    move_head(round)
+    if tracking_run is not None:
+        tracker.finish(tracking_run)
+    return round.store.where(round_key(round.id, "report.html"))
+
+
+def previous(round: Round) -> Round | None:
+    """The round that the project's head pointed to before this one."""
+    last = head(round.store, round.config.project)
+    return None if last in (None, round.id) else Round.open(f"{round.store.uri.rstrip('/')}/rounds/{last}")
+
+
+def move_head(round: Round) -> None:
+    """Compare-and-swap: of two publishers one fails with Conflict, and its round stays committed but is not the head."""
+    key = f"heads/{round.config.project}"
+    pointer = round.store.read_pointer(key)
+    if pointer is None or pointer.data.decode().strip() != round.id:
+        round.store.swap(key, None if pointer is None else pointer.tag, f"{round.id}\n".encode())
+
+
+def everything(round: Round) -> list[tuple[Wanted, Evaluation]]:
+    return round.evaluations("v0", "v1", "design", "held_out", "paired", "counterfactual")
+
+
+def statement(round: Round) -> str:
+    """What each contributor is credited with, and whether it may be paid by: one row per property and contributor."""
+    verdicts = {judgement.property: status(judgement) for judgement in round.evidence.judgements}
+    samples = {row.name: row.samples for row in round.manifest.contributors}
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(["property", "contributor", "images", "credit", "low", "high", "share", "faithfulness", "covers"])
+    for name in sorted(round.config.properties):
+        for c in published(round.credits, name):
+            rows.writerow([name, cell(c.contributor), samples[c.contributor], *numbers(c), verdicts[name], round.credits.covers])
+    return out.getvalue()
+
+
+def seconds(evaluations: Iterable[Evaluation]) -> dict[str, float]:
+    """Compute of all evaluations of a round, by step."""
+    total: dict[str, float] = defaultdict(float)
+    for evaluation in evaluations:
+        total["finetune"] += evaluation.cost.finetune
+        total["sample"] += evaluation.cost.sample
+        total["score"] += evaluation.cost.score
+    return {step: float(f"{value:.3f}") for step, value in total.items()}
+
+
+def track(round: Round, before: Round | None, tracker: Tracker) -> str | None:
+    """One run for the round and one nested run for each method."""
+    tags = {
+        "apportion.project": round.config.project,
+        "apportion.manifest": round.plan.manifest,
+        "apportion.code": __version__,
+        "apportion.estimator": published(round.credits, sorted(round.config.properties)[0])[0].method,
+        "apportion.previous": "" if before is None else before.id,
+    }
+    run = tracker.start(round.id, None, tags)
+    if run is None:
+        return None
+    tracker.params(run, _flat(round.config.model_dump(mode="json", exclude={"store", "tracking"})))
+    tracker.metrics(run, metrics(round, before))
+    for name in round.config.properties:
+        values = [evaluation.values[name] for _, evaluation in round.evaluations("design")]
+        tracker.stepped(run, f"value/{name}", values)
+    tracker.table(run, "credits.json", _columns([c.model_dump() for c in round.credits.credits]))
+    tracker.table(run, "evaluations.json", _evaluations(round))
+    for name in ("report.html", "credits.csv", "statement.csv", "evidence.json", "plan.json", "config.json"):
+        tracker.artifact(run, name, round.store.get(round_key(round.id, name)))
+    for method in dict.fromkeys(c.method for c in round.credits.credits):
+        tracker.child(run, method, {"apportion.estimator": method}, {"method": method}, _phi(round.credits, method))
+    return run
+
+
+def metrics(round: Round, before: Round | None) -> dict[str, float]:
+    """The round's numbers under stable names, so that rounds compare in the tracking server."""
+    first = {name: published(round.credits, name)[0].method for name in round.config.properties}
+    found = {key: value for method in set(first.values()) for key, value in _phi(round.credits, method).items()}
+    for judgement in round.evidence.judgements:
+        for score in judgement.scores:
+            if score.lds is not None and score.method == first[judgement.property]:
+                found[f"lds/alpha_{score.alpha:g}/{judgement.property}"] = score.lds
+        for faith in judgement.faithfulness:
+            if faith.rho is not None:
+                found[f"faithfulness/alpha_{faith.alpha:g}/{judgement.property}"] = faith.rho
+    spent = seconds(evaluation for _, evaluation in everything(round))
+    found |= {f"seconds/{step}": value for step, value in spent.items()}
+    found["gpu_seconds"] = sum(e.cost.finetune + e.cost.sample for _, e in everything(round) if not e.cost.device.startswith("cpu"))
+    return found | _rank_correlations(round, before)
+
+
+def _phi(credits: Credits, method: str) -> dict[str, float]:
+    found = {}
+    for c in credits.credits:
+        if c.method == method:
+            found[f"phi/{c.property}/{c.contributor}"] = c.phi
+            if c.low is not None and c.high is not None:
+                found[f"phi_width/{c.property}/{c.contributor}"] = c.high - c.low
+    return found
+
+
+def _rank_correlations(round: Round, before: Round | None) -> dict[str, float]:
+    """Of this round's credits with the previous round's, over the contributors of both."""
+    if before is None:
+        return {}
+    found = {}
+    for name in sorted(set(round.config.properties) & set(before.config.properties)):
+        now = {c.contributor: c.phi for c in published(round.credits, name)}
+        then = {c.contributor: c.phi for c in published(before.credits, name)}
+        both = sorted(now.keys() & then.keys())
+        a, b = [now[who] for who in both], [then[who] for who in both]
+        if len(both) >= 3 and np.ptp(a) and np.ptp(b):
+            found[f"rank_correlation/{name}"] = spearman(a, b)
+    return found
+
+
+def _evaluations(round: Round) -> dict[str, list[Any]]:
+    rows = [
+        {"purpose": wanted.purpose, "seed": wanted.seed, "members": wanted.members, "key": wanted.key, **evaluation.values}
+        for wanted, evaluation in everything(round)
+    ]
+    return _columns(rows)
+
+
+def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
+
+
+def _flat(value: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, item in value.items():
+        found |= _flat(item, f"{prefix}{key}.") if isinstance(item, dict) else {f"{prefix}{key}": json.dumps(item, ensure_ascii=False)}
+    return found

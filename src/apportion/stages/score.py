@@ -1,0 +1,41 @@
+"""score: images to one ledger record per coalition, with the value of every property."""
+
+from apportion import __version__
+from apportion.diffusion.compute import prepare
+from apportion.properties import PROPERTIES, measure, reference
+from apportion.properties.network import open_network
+from apportion.records import Cost, Evaluation
+from apportion.stages.models import load_samples, timed
+from apportion.stages.progress import bar
+from apportion.stages.round import Round, reference_key
+
+
+def run(round_uri: str, shard: int = 0) -> int:
+    """Scores what has no record; returns how many records this call wrote."""
+    round = Round.open(round_uri)
+    prepare("cpu", "fp32", round.config.compute.threads)
+    names = [p.name for p in round.credit_game.properties]
+    network = open_network(round.config.network)[0] if any(PROPERTIES[name].needs_network for name in names) else None
+    against = _reference(round) if any(PROPERTIES[name].needs_reference for name in names) else None
+    todo = round.pending(shard)
+    made = 0
+    with bar(len(todo), f"score {shard}", "coalition") as progress:
+        for item in todo:
+            images, spent = load_samples(round.store, round.samples_key(item))
+            with timed() as clock:
+                values = measure(names, images, network, against)
+            cost = Cost(finetune=spent.finetune, sample=spent.sample, score=round_off(clock.seconds), device=spent.device)
+            members = round.data(item)
+            record = Evaluation(key=item.key, game=item.game, seed=item.seed, members=members, values=values, cost=cost, code=__version__)
+            made += round.ledger.commit(record)
+            progress.update()
+    return made
+
+
+def round_off(seconds: float) -> float:
+    return float(f"{seconds:.3f}")
+
+
+def _reference(round: Round) -> reference.Reference:
+    key = reference_key(round.plan.reference)
+    return reference.load(round.store.get(key), round.store.where(key))

@@ -1,0 +1,47 @@
+"""train: the base model, and what every property is measured against."""
+
+import torch
+
+from apportion.diffusion.compute import Compute, prepare
+from apportion.diffusion.removal import Case, remove
+from apportion.properties import PROPERTIES, reference
+from apportion.properties.network import open_network
+from apportion.stages.collection import training_images
+from apportion.stages.models import dump_model, dump_samples, generate, load_model, load_samples, timed
+from apportion.stages.progress import bar
+from apportion.stages.round import Round, reference_key, samples_key, weights_key
+
+
+def run(round_uri: str) -> str:
+    """Makes the base model of a round and its reference where they are absent; returns the base model's id."""
+    round = Round.open(round_uri)
+    compute = prepare(round.config.compute.device, round.truth_game.recipe.precision, round.config.compute.base_threads)
+    round.store.ensure(weights_key(round.plan.base), lambda: _base(round, compute))
+    if any(PROPERTIES[p.name].needs_reference for p in round.credit_game.properties):
+        round.store.ensure(reference_key(round.plan.reference), lambda: _reference(round, compute))
+    return round.plan.base
+
+
+def base_samples_key(round: Round) -> str:
+    """Where the full model's own images are."""
+    return samples_key(round.truth_game.samples(round.config.seed, round.manifest.everybody))
+
+
+def _base(round: Round, compute: Compute) -> bytes:
+    config = round.config
+    images = training_images(round.store, round.manifest.everybody, config.data.resolution)
+    with bar(config.train.steps, "train", "step") as progress, timed() as clock:
+        case = Case(None, config.model, config.data.resolution, images, config.train, config.seed, compute, progress.update)
+        unet = remove("retrain", case)
+    return dump_model(unet, clock.seconds, compute)
+
+
+def _reference(round: Round, compute: Compute) -> bytes:
+    key = base_samples_key(round)
+    if not round.store.exists(key):
+        unet, _ = load_model(round.store, weights_key(round.plan.base), compute)
+        round.store.ensure(key, lambda: dump_samples(*generate(unet, round.config, round.config.seed, compute)))
+    network, _ = open_network(round.config.network)
+    images = training_images(round.store, round.manifest.everybody, round.config.data.resolution)
+    with torch.inference_mode():
+        return reference.dump(reference.build_reference(network, images.pixels, load_samples(round.store, key)[0]))

@@ -1,0 +1,378 @@
+"""Rounds in MLflow, through `MlflowClient` alone so that mlflow-skinny is enough; or a tracker that keeps nothing.
+
+One run per round, found again by its tag `apportion.round`; one nested run per attribution method; coalition values as stepped metrics.
+Everything may be logged again after a crash: what is there already is neither doubled nor refused.
+"""
+
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+from urllib.parse import urlsplit
+
+from apportion import __version__
+from apportion.config import Tracking
+from apportion.errors import TrackingError
+
+ROUND, JOB, NOT_FINITE = "apportion.round", "apportion.job", "apportion.not_finite"
+_PARENT, _TABLES = "mlflow.parentRunId", "mlflow.loggedArtifacts"
+_PARAMS, _METRICS = 100, 500  # entries in one request; MLflow takes 1,000 metrics, but only 1 MB, and long names are escaped
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}  # by default it retries for minutes
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+_MEND = "check the server or file there and its credentials (MLFLOW_TRACKING_…), change {options}, or track nothing: tracking.uri=null"
+_BENEATH = (  # what the libraries beneath MLflow raise through it
+    ("sqlalchemy.exc", "SQLAlchemyError"),
+    ("alembic.util", "CommandError"),
+    ("boto3.exceptions", "Boto3Error"),
+    ("botocore.exceptions", "BotoCoreError"),
+    ("botocore.exceptions", "ClientError"),
+    ("google.api_core.exceptions", "GoogleAPIError"),
+    ("azure.core.exceptions", "AzureError"),
+)
+
+
+class Tracker:
+    """What the stages tell of a round. This class keeps nothing; every method raises TrackingError where a server refuses."""
+
+    def check(self) -> None:
+        """Refuses, within seconds, a place that cannot be reached or written; makes the experiment where it is absent."""
+
+    def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str | None:
+        """The id of the round's run, now RUNNING: the pipeline's (MLFLOW_RUN_ID), one that did not finish, or a new one.
+
+        Without a job the run keeps the one it has.
+        """
+
+    def params(self, run: str | None, values: Mapping[str, Any]) -> None:
+        """Logs parameters; again with the same values is fine, a changed value is refused."""
+
+    def metrics(self, run: str | None, values: Mapping[str, float], step: int = 0) -> None:
+        """Logs metrics under `key(name)`. Those that are not finite are left out and named in the tag `apportion.not_finite`."""
+
+    def stepped(self, run: str | None, name: str, values: Sequence[float]) -> None:
+        """Logs a series as one metric, steps 0, 1, …; only for values that never change, as those of a ledger."""
+
+    def table(self, run: str | None, artifact_path: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Stores columns of equal length as a JSON artifact that MLflow shows as a table; not finite numbers become null."""
+
+    def artifact(self, run: str | None, artifact_path: str, data: bytes) -> None:
+        """Stores `data` under a path inside the run's artifacts, replacing what was there."""
+
+    def child(
+        self, run: str | None, name: str, tags: Mapping[str, str], params: Mapping[str, Any], metrics: Mapping[str, float]
+    ) -> str | None:
+        """The id of a finished run nested in `run`, one for each name."""
+
+    def finish(self, run: str | None, status: str = "FINISHED") -> None:
+        """Ends a run as FINISHED, FAILED or KILLED."""
+
+    def close_job(self, job: str, status: str) -> list[str]:  # noqa: ARG002
+        """Ends what a pipeline job left RUNNING, and nothing else; the ids of those runs."""
+        return []
+
+
+class NullTracker(Tracker):
+    """Tracking is switched off."""
+
+
+def open_tracker(tracking: Tracking) -> Tracker:
+    """Connects to nothing yet: `check` does, or the first call."""
+    return NullTracker() if tracking.uri is None else MlflowTracker(tracking.uri, tracking.artifacts, tracking.experiment)
+
+
+def key(name: str) -> str:
+    """The metric or parameter name that MLflow accepts for any text.
+
+    Letters of any script, digits and `_ - . /` and spaces stay. Where something had to go, eight digits of the whole name's hash are
+    appended, so that different names stay different.
+    """
+    parts = re.sub(r"[^\w\-. /]", "_", name).split("/")
+    allowed = "/".join(part if part.strip(".") else "_" for part in parts)  # MLflow refuses what a path would resolve: a//b, a/../b
+    if allowed == name and len(name) <= 250:
+        return name
+    return f"{allowed[:240]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+class MlflowTracker(Tracker):
+    """A tracking server, or a database file of one's own."""
+
+    def __init__(self, uri: str, artifacts: str | None, experiment: str) -> None:
+        self._uri, self._artifacts, self._name = uri, artifacts, experiment
+
+    def check(self) -> None:
+        with _impatient():
+            with self._explained("open its experiment"):
+                self._client.set_experiment_tag(self._experiment.experiment_id, "apportion.version", __version__)
+                self._pipeline_run()
+            location = self._experiment.artifact_location
+            with self._explained(f"write artifacts to {location}", _MEND.format(options="tracking.artifacts or tracking.experiment")):
+                self._write_artifact(location)
+
+    def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str:
+        tags = {**tags, ROUND: round_id, **({JOB: job} if job else {})}
+        with self._explained(f"start the run of round {round_id}"):
+            found = self._pipeline_run() or self._unfinished(round_id)
+            if found is None:
+                return self._create(self._experiment.experiment_id, f"round {round_id[:8]}", tags)
+            self._tag(found.info.run_id, tags)
+            self._client.update_run(found.info.run_id, status="RUNNING")
+            return str(found.info.run_id)
+
+    def params(self, run: str | None, values: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        entries = [Param(key(name), str(value)) for name, value in values.items()]
+        mend = "a run takes each parameter once: delete the run in MLflow, or choose another tracking.experiment"
+        with self._explained("log parameters", mend):
+            for batch in _batches(entries, _PARAMS):
+                self._client.log_batch(run, params=batch)
+
+    def metrics(self, run: str | None, values: Mapping[str, float], step: int = 0) -> None:
+        with self._explained("log metrics"):
+            found = self._client.get_run(run)
+            known, began, now = found.data.metrics, found.info.start_time, int(time.time() * 1000)
+            # MLflow drops an entry that it has with the same time: only a changed value needs a time of its own to win over the old one.
+            times = {name: began if known.get(key(name), value) == value else now for name, value in values.items()}
+            self._log(found, [(name, value, times[name], step) for name, value in values.items()])
+
+    def stepped(self, run: str | None, name: str, values: Sequence[float]) -> None:
+        with self._explained(f"log the series {name!r}"):
+            found = self._client.get_run(run)
+            self._log(found, [(name, value, found.info.start_time, step) for step, value in enumerate(values)])
+
+    def table(self, run: str | None, artifact_path: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        rows = [[_cell(value) for value in row] for row in zip(*columns.values(), strict=True)]
+        text = json.dumps({"columns": list(columns), "data": rows}, ensure_ascii=False, allow_nan=False)
+        self.artifact(run, artifact_path, text.encode())
+        with self._explained(f"list the table {artifact_path}"):
+            tables = json.loads(self._client.get_run(run).data.tags.get(_TABLES, "[]"))
+            entry = {"path": artifact_path, "type": "table"}
+            if entry not in tables:
+                self._client.set_tag(run, _TABLES, json.dumps([*tables, entry]))
+
+    def artifact(self, run: str | None, artifact_path: str, data: bytes) -> None:
+        folder, _, name = artifact_path.rpartition("/")
+        options = "tracking.artifacts or tracking.experiment"
+        with self._explained(f"store the artifact {artifact_path}", _MEND.format(options=options)), TemporaryDirectory() as scratch:
+            path = Path(scratch, name)
+            path.write_bytes(data)
+            self._client.log_artifact(run, str(path), folder or None)
+
+    def child(self, run: str | None, name: str, tags: Mapping[str, str], params: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+        with self._explained(f"log the nested run {name!r}"):
+            parent = self._client.get_run(run)
+            experiment = parent.info.experiment_id
+            tags = {**tags, _PARENT: parent.info.run_id, **{name: value for name, value in parent.data.tags.items() if name == JOB}}
+            same = (child for child in self._search(experiment, f"tags.`{_PARENT}` = '{run}'") if child.info.run_name == name)
+            found = next(same, None)
+            nested = str(found.info.run_id) if found else self._create(experiment, name, tags)
+            if found:
+                self._tag(nested, tags)
+        self.params(nested, params)
+        self.metrics(nested, metrics)
+        self.finish(nested)
+        return nested
+
+    def finish(self, run: str | None, status: str = "FINISHED") -> None:
+        with self._explained(f"end the run {run}"):
+            self._client.set_terminated(run, status)
+
+    def close_job(self, job: str, status: str) -> list[str]:
+        with self._explained(f"end the runs of job {job}"):
+            running = list(self._search(self._experiment.experiment_id, "attributes.status = 'RUNNING'"))
+            left = [str(run.info.run_id) for run in running if job and run.data.tags.get(JOB) == job]
+            for run_id in left:
+                self._client.set_terminated(run_id, status)
+            return left
+
+    @cached_property
+    def _client(self) -> Any:
+        if not self._uri:
+            raise TrackingError("found an empty tracking.uri, expected an address as sqlite:///… or https://…, or null to track nothing")
+        from mlflow import MlflowClient
+
+        if self._uri.startswith("sqlite:"):
+            _prepare_sqlite(self._uri)
+        return MlflowClient(tracking_uri=self._uri)
+
+    @cached_property
+    def _experiment(self) -> Any:
+        from mlflow.exceptions import MlflowException
+
+        found = self._client.get_experiment_by_name(self._name)
+        if found is None:
+            try:
+                self._client.create_experiment(self._name, artifact_location=self._location())
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another round may have made it just now
+                    raise
+            found = self._client.get_experiment_by_name(self._name)
+        if found.lifecycle_stage != "active":
+            mend = f"restore it (mlflow experiments restore --experiment-id {found.experiment_id}) or choose another tracking.experiment"
+            raise TrackingError(f"MLflow at {_masked(self._uri)}: found experiment {self._name!r} deleted; {mend}")
+        return found
+
+    def _location(self) -> str | None:
+        # A folder of this machine means nothing to a server elsewhere: there the server chooses, unless the option is an address.
+        if self._artifacts is None or urlsplit(self._artifacts).scheme:
+            return self._artifacts
+        return None if self._uri.startswith("http") else Path(self._artifacts).resolve().as_uri()
+
+    def _write_artifact(self, location: str) -> None:
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        with TemporaryDirectory() as scratch:
+            path = Path(scratch, "apportion-was-here.txt")
+            path.write_text("Written by Apportion to see whether artifacts can be stored here.\n")
+            artifacts: Any = get_artifact_repository(location, tracking_uri=self._uri)
+            artifacts.log_artifact(str(path))
+
+    def _pipeline_run(self) -> Any:
+        # Kubeflow's plugin gives every task a nested run of its own: the run of the whole pipeline is the eldest ancestor.
+        run, run_id = None, os.environ.get("MLFLOW_RUN_ID")
+        while run_id:
+            with self._explained(f"find run {run_id}, which MLFLOW_RUN_ID leads to"):
+                run = self._client.get_run(run_id)
+            run_id = run.data.tags.get(_PARENT)
+        return run
+
+    def _unfinished(self, round_id: str) -> Any:
+        runs = self._search(self._experiment.experiment_id, f"tags.`{ROUND}` = '{round_id}'")
+        return next((run for run in runs if run.info.status != "FINISHED" and _PARENT not in run.data.tags), None)
+
+    def _search(self, experiment: str, condition: str) -> Iterator[Any]:
+        """Runs, the youngest first."""
+        token = None
+        while True:
+            page = self._client.search_runs([experiment], condition, order_by=["attributes.start_time DESC"], page_token=token)
+            yield from page
+            token = page.token
+            if not token:
+                return
+
+    def _create(self, experiment: str, name: str, tags: Mapping[str, str]) -> str:
+        return str(self._client.create_run(experiment, tags=dict(tags), run_name=name).info.run_id)
+
+    def _tag(self, run: str, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def _log(self, run: Any, points: Sequence[tuple[str, float, int, int]]) -> None:
+        """Logs (name, value, time, step). MLflow would show an infinite value as 1.8e308."""
+        from mlflow.entities import Metric
+
+        entries = [Metric(key(name), float(value), stamp, step) for name, value, stamp, step in points if math.isfinite(value)]
+        for batch in _batches(entries, _METRICS):
+            self._client.log_batch(run.info.run_id, metrics=batch)
+        odd = {name for name, value, *_ in points if not math.isfinite(value)}
+        if odd:
+            before = run.data.tags.get(NOT_FINITE, "").splitlines()
+            self._client.set_tag(run.info.run_id, NOT_FINITE, "\n".join(sorted(odd.union(before))))
+
+    @contextmanager
+    def _explained(self, what: str, mend: str = _MEND.format(options="tracking.uri")) -> Iterator[None]:
+        _silence()
+        try:
+            yield
+        except _refusals() as error:
+            reason = " ".join(_masked(str(error)).partition("\n")[0].split())[:600] or type(error).__name__
+            raise TrackingError(f"MLflow at {_masked(self._uri)} cannot {what}: {reason}; {mend}") from error
+
+
+def _prepare_sqlite(uri: str) -> None:
+    """Refuses at once a file that MLflow would try to open for minutes, or fill although it belongs to something else."""
+    try:
+        from sqlalchemy.engine import make_url
+    except ImportError as error:
+        raise TrackingError(f"{uri} needs all of MLflow (pip install 'apportion[tracking]'), or a server in tracking.uri") from error
+    name = make_url(uri).database
+    if not name or name == ":memory:":
+        raise TrackingError(f"found a database in memory ({uri}), which ends with its process; name a file, sqlite:///… (tracking.uri)")
+    if name.startswith("file:"):  # SQLite's own form of address, for those who know what they ask for
+        return
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        _make_sqlite(path)
+    with closing(sqlite3.connect(path, timeout=5)) as connection:
+        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if tables and "experiments" not in tables:
+        raise TrackingError(f"found another program's database in {path}, expected none or one of MLflow (tracking.uri)")
+
+
+def _make_sqlite(path: Path) -> None:
+    """Makes an empty MLflow database in one go: its 70 migrations would wait 4 s for the disk, and MLflow cannot resume them."""
+    import mlflow.db
+    from sqlalchemy import event
+    from sqlalchemy.engine import Engine
+
+    def careless(connection: Any, _: Any) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", careless)
+    try:
+        with TemporaryDirectory(dir=path.parent, prefix=".mlflow-", ignore_cleanup_errors=True) as scratch:
+            migrate: Any = mlflow.db.upgrade.callback
+            migrate(f"sqlite:///{Path(scratch, 'new.db')}")
+            with Path(scratch, "new.db").open("rb") as file:
+                os.fsync(file.fileno())
+            with suppress(OSError):  # another process was faster, or the disk knows no links: MLflow takes or makes what is there
+                path.hardlink_to(Path(scratch, "new.db"))
+    finally:
+        event.remove(Engine, "connect", careless)
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _IMPATIENT}
+    os.environ.update(_IMPATIENT)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _silence() -> None:
+    # MLflow reports migrations, run links and whole tracebacks on its own, and its use to its makers; ours is one error.
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import mlflow  # noqa: F401  sets its loggers up
+
+    if "MLFLOW_LOGGING_LEVEL" not in os.environ:
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)
+
+
+def _refusals() -> tuple[type[BaseException], ...]:
+    from mlflow.exceptions import MlflowException
+
+    loaded = (getattr(sys.modules[module], name) for module, name in _BENEATH if module in sys.modules)
+    return (MlflowException, OSError, ImportError, sqlite3.Error, *loaded)
+
+
+def _masked(text: str) -> str:
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
+
+
+def _batches(entries: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (entries[first : first + size] for first in range(0, len(entries), size))
+
+
+def _cell(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value  # a number of numpy's
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,121 @@
+"""Content hashes against hashlib, and the order that follows from them."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from apportion.datasets import duplicates
+from apportion.datasets.contribution import Contribution
+from apportion.errors import DataError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 4, 4, 3), dtype=np.uint8)
+FLIP = np.array([True, False, True, False, True])
+TITLES = tuple("abcde")
+
+
+def contribution(name="ada", pixels=PIXELS, flip=FLIP, titles=TITLES, **rest):
+    return Contribution(name, pixels, flip, titles, **rest)
+
+
+def digest(data):
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def test_hashes_are_sha256_of_shape_pixels_and_flip():
+    expected = sorted(digest(b"(4, 4, 3)" + p.tobytes() + (b"\1" if f else b"\0")) for p, f in zip(PIXELS, FLIP, strict=True))
+    c = contribution()
+    assert list(c.sample_hashes) == expected
+    assert c.data_hash == digest(json.dumps(expected, separators=(",", ":")).encode())
+    assert sorted(c.pixel_hashes) == sorted(digest(b"(4, 4, 3)" + p.tobytes()) for p in PIXELS)
+
+
+def test_order_of_files_never_matters():
+    order = [3, 0, 4, 1, 2]
+    labels = ("u", "v", None, "x", "y")
+    one = contribution(label=labels)
+    other = contribution(
+        pixels=PIXELS[order], flip=FLIP[order], titles=tuple(TITLES[i] for i in order), label=tuple(labels[i] for i in order)
+    )
+    assert one.data_hash == other.data_hash
+    assert (one.sample_hashes, one.titles, one.label) == (other.sample_hashes, other.titles, other.label)
+    assert np.array_equal(one.pixels, other.pixels)
+    assert np.array_equal(one.flip, other.flip)
+
+
+def test_parts_of_an_image_move_together():
+    c = contribution(label=tuple("ABCDE"))
+    for i, title in enumerate(c.titles):
+        source = TITLES.index(title)
+        assert np.array_equal(c.pixels[i], PIXELS[source])
+        assert (c.flip[i], c.label[i]) == (FLIP[source], title.upper())
+        assert c.pixel_hashes[i] == digest(b"(4, 4, 3)" + PIXELS[source].tobytes())
+
+
+def test_equal_images_are_ordered_by_title():
+    same = np.repeat(PIXELS[:1], 3, axis=0)
+    assert contribution(pixels=same, flip=FLIP[[0, 0, 0]], titles=("c", "a", "b")).titles == ("a", "b", "c")
+
+
+def test_a_pixel_a_flip_or_an_image_more_is_other_data():
+    changed = PIXELS.copy()
+    changed[2, 1, 1, 0] ^= 1
+    flipped = FLIP ^ (np.arange(5) == 3)
+    twice = {"pixels": PIXELS[[0, 1, 2, 3, 4, 4]], "flip": FLIP[[0, 1, 2, 3, 4, 4]], "titles": (*TITLES, "f")}
+    variants = [{}, {"pixels": changed}, {"flip": flipped}, {"pixels": PIXELS[:4], "flip": FLIP[:4], "titles": TITLES[:4]}, twice]
+    assert len({contribution(**variant).data_hash for variant in variants}) == len(variants)
+
+
+def test_shape_is_part_of_the_hash():
+    """4 images of 2x2 hold the bytes of one of 4x4; so do an image and its reshaped bytes."""
+    small = contribution(pixels=PIXELS[:1].reshape(4, 2, 2, 3), flip=FLIP[:4], titles=TITLES[:4])
+    assert not set(small.pixel_hashes) & set(contribution().pixel_hashes)
+
+
+def test_names_titles_labels_and_dates_are_no_data():
+    other = contribution("bob", titles=tuple("vwxyz"), joined="2026-01-31", label=tuple("lmnop"))
+    assert other.data_hash == contribution().data_hash
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"pixels": PIXELS[:4]},
+        {"pixels": PIXELS.astype(np.float32)},
+        {"pixels": PIXELS[:, :3]},
+        {"pixels": PIXELS[..., :1]},
+        {"pixels": PIXELS[0]},
+        {"flip": FLIP[:4]},
+        {"flip": FLIP.astype(np.uint8)},
+        {"label": ("u",)},
+        {"pixels": PIXELS[:0], "flip": FLIP[:0], "titles": ()},
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(wrong):
+    with pytest.raises(DataError, match="for contributor 'ada', expected uint8"):
+        contribution(**wrong)
+
+
+def test_duplicates_name_both_contributors_and_titles_whatever_the_flip():
+    bob = contribution("bob", np.stack([PIXELS[1], 255 - PIXELS[2]]), np.array([True, True]), ("mine", "other"))
+    (warning,) = duplicates([contribution(), bob])
+    assert "'ada' (b) and 'bob' (mine)" in warning
+
+
+def test_duplicates_inside_one_contributor_are_fine():
+    assert duplicates([contribution(pixels=PIXELS[[0, 0, 1, 2, 3]]), contribution("bob", 255 - PIXELS)]) == []
+
+
+def test_many_duplicates_are_counted_and_few_of_them_shown():
+    many = np.random.default_rng(1).integers(0, 256, (25, 4, 4, 3), dtype=np.uint8)
+    titles = tuple(f"{i:02d}" for i in range(25))
+    ada, bob = (contribution(name, many, np.ones(25, bool), titles) for name in ("ada", "bob"))
+    *named, last = duplicates([ada, bob])
+    assert ["'ada' (00) and 'bob' (00)" in named[0], len(named)] == [True, 10]
+    assert last.startswith("25 images in all")
+
+
+def test_an_image_of_many_contributors_is_one_warning():
+    (warning,) = duplicates([contribution(name, PIXELS[:1], FLIP[:1], ("x",)) for name in "abcdef"])
+    assert "'d' (x) and 2 others" in warning

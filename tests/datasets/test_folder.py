@@ -1,0 +1,501 @@
+"""Real image files, good and bad, given as folders and as manifests."""
+
+import csv
+import os
+import unicodedata
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from apportion.config import Folder
+from apportion.datasets import duplicates, load
+from apportion.errors import DataError
+
+RED, GREEN, WHITE = (255, 0, 0), (0, 128, 0), (255, 255, 255)
+
+
+def write(file, seed=0, size=(8, 8), **options):
+    """A noise image of its own for every seed; returns its file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise(seed, size)).save(file, **options)
+    return file
+
+
+def noise(seed=0, size=(8, 8)):
+    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+
+
+def read(path, **options):
+    return load(Folder(**{"source": "folder", "path": str(path), "resolution": 8, "min_images": 1, **options}))
+
+
+def refused(path, *says, **options):
+    """Asserts that reading is refused with all of `says` in the message, and returns the message."""
+    with pytest.raises(DataError) as error:
+        read(path, **options)
+    for part in says:
+        assert part in str(error.value)
+    return str(error.value)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Ada gave images 0..2, Bob images 10 and 11."""
+    for i in range(3):
+        write(tmp_path / "data" / "ada" / f"{i}.png", i)
+    for i in range(10, 12):
+        write(tmp_path / "data" / "bob" / f"{i}.png", i)
+    return tmp_path / "data"
+
+
+def only(root, name="one"):
+    """The pixels of the one image that a contributor gave."""
+    (contribution,) = [c for c in read(root) if c.name == name]
+    assert len(contribution) == 1
+    return contribution.pixels[0]
+
+
+# Folders
+
+
+def test_a_folder_per_contributor(root):
+    write(root / "bob" / "deep" / "er" / "12.PNG", 12)
+    ada, bob = read(root)
+    assert (ada.name, bob.name) == ("ada", "bob")
+    assert sorted(ada.titles) == ["ada/0.png", "ada/1.png", "ada/2.png"]
+    assert sorted(bob.titles) == ["bob/10.png", "bob/11.png", "bob/deep/er/12.PNG"]
+    for contribution in (ada, bob):
+        for pixels, title in zip(contribution.pixels, contribution.titles, strict=True):
+            assert np.array_equal(pixels, noise(int(Path(title).stem)))
+    assert (ada.joined, ada.label) == (None, None)
+
+
+def test_data_hash_follows_pixels_and_flips_but_no_file_names(root):
+    before = [c.data_hash for c in read(root)]
+    (root / "ada" / "0.png").rename(root / "ada" / "zz.png")
+    write(root / "ada" / "1.png", 1, optimize=True, compress_level=1)
+    assert [c.data_hash for c in read(root)] == before
+    (root / "ada").rename(root / "zoe")
+    assert [c.data_hash for c in read(root)] == before[::-1]
+    assert not set(before) & {c.data_hash for c in read(root, flip=False)}
+    write(root / "zoe" / "1.png", 99)
+    assert read(root)[1].data_hash != before[0]
+
+
+def test_flip_is_the_option(root):
+    assert all(c.flip.all() for c in read(root))
+    assert not any(c.flip.any() for c in read(root, flip=False))
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "gif", "webp", "jpg", "jpeg", "JPG"])
+def test_formats(root, suffix):
+    grey = np.full((8, 8, 3), 119, np.uint8)
+    (root / "one").mkdir()
+    Image.fromarray(grey).save(root / "one" / f"x.{suffix}")
+    assert np.abs(only(root).astype(int) - grey).max() <= 1
+
+
+def test_the_content_decides_not_the_suffix(root):
+    write(root / "one" / "x.png", 5).rename(root / "one" / "x.jpg")
+    assert np.array_equal(only(root), noise(5))
+
+
+def test_hidden_files_are_ignored(root):
+    for name in (".DS_Store", "ada/.DS_Store", "ada/Thumbs.db", "ada/._0.png", ".git/config", "__MACOSX/x", "bob/desktop.ini"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_bytes(b"litter")
+    assert [len(c) for c in read(root)] == [3, 2]
+
+
+def test_names_of_one_spelling(root):
+    write(root / unicodedata.normalize("NFD", "Jäger") / "0.png", 20)
+    assert read(root)[0].name == unicodedata.normalize("NFC", "Jäger")
+
+
+def test_duplicates_of_files(root):
+    write(root / "bob" / "copy.png", 1)
+    write(root / "bob" / "again.png", 1)
+    (warning,) = duplicates(read(root))
+    assert "'ada' (ada/1.png) and 'bob' (bob/" in warning
+
+
+# What images become
+
+
+def test_exif_orientation_is_applied(root):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees clockwise
+    write(root / "one" / "x.png", 5, exif=exif)
+    assert np.array_equal(only(root), np.rot90(noise(5), -1))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "RGB"])
+def test_transparency_is_composed_on_white(root, mode):
+    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
+    image.paste((0, 0, 0, 255), (4, 0, 8, 8))
+    options = {}
+    if mode in {"P", "RGB"}:  # these name one colour that is transparent
+        image = Image.new("RGB", (8, 8), RED)
+        image.paste((0, 0, 0), (4, 0, 8, 8))
+        image = image.quantize(4) if mode == "P" else image
+        options["transparency"] = image.getpixel((0, 0))
+    (root / "one").mkdir()
+    image.convert(mode).save(root / "one" / "x.png", **options)
+    pixels = only(root)
+    assert (pixels[:, :4] == 255).all()
+    assert (pixels[:, 4:] == 0).all()
+
+
+def test_half_transparency_is_half_white(root):
+    (root / "one").mkdir()
+    Image.new("RGBA", (8, 8), (*GREEN, 51)).save(root / "one" / "x.png")
+    expected = 0.2 * np.array(GREEN) + 0.8 * np.array(WHITE)
+    assert np.abs(only(root) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
+def test_modes_become_rgb(root, mode):
+    image = Image.new("RGB", (8, 8), WHITE)
+    image.paste((0, 0, 0), (0, 0, 4, 8))
+    (root / "one").mkdir()
+    image.convert(mode).save(root / "one" / ("x.jpg" if mode == "CMYK" else "x.png"), **({"quality": 100} if mode == "CMYK" else {}))
+    assert np.abs(only(root).astype(int) - np.asarray(image)).max() <= 2
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped(root):
+    grey = (np.arange(64, dtype=np.uint16) * 1000).reshape(8, 8)
+    (root / "one").mkdir()
+    Image.fromarray(grey).save(root / "one" / "x.png")
+    assert np.array_equal(only(root)[..., 0], np.round(grey / 65535 * 255))
+    Image.fromarray(grey).save(root / "one" / "x.png", transparency=2000)
+    assert only(root)[0, 2, 1] == 255
+
+
+def test_an_animation_gives_its_first_frame(root):
+    (root / "one").mkdir()
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, GREEN)]
+    frames[0].save(root / "one" / "x.gif", save_all=True, append_images=frames[1:])
+    assert (only(root) == RED).all()
+
+
+def test_crop_takes_the_middle_square_and_shrinks_it(root):
+    for size in ((40, 20), (20, 40)):
+        image = Image.new("RGB", size, RED)
+        left, top = (size[0] - 20) // 2, (size[1] - 20) // 2
+        image.paste(GREEN, (left, top, left + 20, top + 20))
+        image.paste(WHITE, (left, top, left + 10, top + 20))
+        (root / "one").mkdir(exist_ok=True)
+        image.save(root / "one" / "x.png")
+        (one,) = [c for c in read(root, resize="crop") if c.name == "one"]
+        assert one.pixels.shape == (1, 8, 8, 3)
+        assert (one.pixels[0, :, 0] == WHITE).all()  # nothing red bleeds in at the edge
+        assert (one.pixels[0, :, -1] == GREEN).all()
+
+
+def test_crop_leaves_images_of_the_right_size_alone(root):
+    plain = [c.data_hash for c in read(root)]
+    assert [c.data_hash for c in read(root, resize="crop")] == plain
+
+
+# Images that are refused
+
+
+def test_other_sizes_are_listed_together(root):
+    for i in range(14):
+        write(root / "cy" / f"{i:02d}.png", 30 + i, (12, 9))
+    message = refused(root, "found 14 images of another size, expected 8x8", "data.resize=crop", "cy/00.png: 12x9 pixels", "… and 4 more")
+    assert "cy/09.png" in message
+    assert "cy/10.png" not in message
+
+
+@pytest.mark.parametrize("resize", ["refuse", "crop"])
+def test_small_images_are_never_enlarged(root, resize):
+    write(root / "ada" / "s.png", 40, (30, 7))
+    refused(root, "found 1 images smaller than 8x8", "ada/s.png: 30x7 pixels", "data.resolution", resize=resize)
+
+
+def test_unreadable_images_are_all_named(root):
+    whole = (root / "ada" / "0.png").read_bytes()
+    (root / "ada" / "empty.png").write_bytes(b"")
+    (root / "ada" / "text.jpg").write_text("not an image")
+    (root / "ada" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (root / "ada" / "flipped.png").write_bytes(whole[:60] + bytes([whole[60] ^ 255]) + whole[61:])
+    jpeg = write(root / "bob" / "cut.jpg", 7, (64, 64)).read_bytes()
+    (root / "bob" / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    write(root / "bob" / "wide.png", 8, (9, 8))
+    message = refused(root, "found 5 files that cannot be read as images", "found 1 images of another size", "bob/wide.png")
+    for name in ("ada/empty.png", "ada/text.jpg", "ada/cut.png", "ada/flipped.png", "bob/cut.jpg"):
+        assert name in message
+
+
+def test_other_decoders_are_never_entered(root):
+    write(root / "ada" / "x.tiff", 5).rename(root / "ada" / "x.png")
+    refused(root, "found 1 files that cannot be read as images", "ada/x.png")
+
+
+@pytest.mark.parametrize("side", [9000, 14000], ids=["pillow warns", "pillow raises"])
+def test_decompression_bombs_are_refused(root, side):
+    Image.new("1", (side, side)).save(root / "ada" / "bomb.png")
+    assert (root / "ada" / "bomb.png").stat().st_size < 1e5
+    refused(root, "found 1 files that cannot be read as images", "ada/bomb.png", "decompression bomb", resize="crop")
+
+
+def test_files_that_are_no_images_are_named(root):
+    (root / "ada" / "notes.txt").write_text("hello")
+    (root / "bob" / "x.svg").write_text("<svg/>")
+    refused(root, "found 2 files in", "that are no images", "ada/notes.txt", "bob/x.svg", ".webp")
+
+
+def test_files_beside_the_folders_belong_to_nobody(root):
+    write(root / "stray.png", 5)
+    (root / "README.md").write_text("hello")
+    refused(root, "found 2 files or links", "'README.md'", "'stray.png'", "one per contributor")
+
+
+# Links and things that are no files
+
+
+def test_links_that_lead_outside_are_refused(root, tmp_path):
+    secret = write(tmp_path / "secret.png", 5)
+    (root / "ada" / "x.png").symlink_to(secret)
+    refused(root, "found 1 paths that lead outside", "ada/x.png")
+
+
+def test_links_inside_are_read(root):
+    (root / "bob" / "x.png").symlink_to(root / "bob" / "10.png")
+    assert [len(c) for c in read(root)] == [3, 3]
+
+
+def test_the_folder_itself_may_be_a_link(root, tmp_path):
+    (tmp_path / "link").symlink_to(root)
+    assert [c.data_hash for c in read(tmp_path / "link")] == [c.data_hash for c in read(root)]
+
+
+def test_links_to_folders_are_not_followed(root):
+    (root / "ada" / "loop").symlink_to(root / "ada")
+    refused(root, "ada/loop", "links to folders are not followed")
+    (root / "ada" / "loop").unlink()
+    (root / "cy").symlink_to(root / "bob")
+    refused(root, "found 1 files or links", "'cy'")
+
+
+@pytest.mark.parametrize("make", [lambda file: file.symlink_to("x.png"), lambda file: file.symlink_to("absent.png"), os.mkfifo])
+def test_circles_dangling_links_and_pipes_are_refused(root, make):
+    make(root / "ada" / "x.png")
+    refused(root, "found 1 paths", "ada/x.png")
+
+
+# Contributors
+
+
+def test_too_few_images_in_the_words_of_the_style_guide(root):
+    message = refused(root, min_images=3)
+    assert message == "found 2 images for contributor 'bob', need at least 3 (data.min_images)"
+    (root / "cy").mkdir()
+    assert refused(root, min_images=4).splitlines() == [
+        f"found {count} images for contributor {name!r}, need at least 4 (data.min_images)"
+        for name, count in (("ada", 3), ("bob", 2), ("cy", 0))
+    ]
+
+
+def test_many_with_too_few_are_counted(root):
+    for i in range(20):
+        (root / f"c{i:02d}").mkdir()
+    assert len(refused(root, "… and 10 more").splitlines()) == 11
+
+
+def test_folders_without_contributors(root, tmp_path):
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", "found no folders", "data.path")
+    (tmp_path / "single" / "ada").mkdir(parents=True)
+    write(tmp_path / "single" / "ada" / "0.png")
+    refused(tmp_path / "single", "found 1 contributors ['ada'], need at least 2")
+
+
+@pytest.mark.parametrize("path", ["absent", "data/ada/0.png", "~nobody-of-this-name/x", "s3://bucket/images"])
+def test_a_path_that_is_no_folder_and_no_manifest(root, path):
+    refused(path if path[0] in "~s" else root.parent / path, "data.path")
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "a\\b", "x" * 101, " ada", "ada ", "a\u202eb", "\udcff"])
+def test_names_of_folders_that_are_refused(root, name):
+    write(root / name / "0.png", 50)
+    refused(root, "found 1 contributor names that cannot be used").encode()
+
+
+def test_titles_can_be_printed_and_written(root):
+    write(root / "ada" / "x\n\x1b.png", 50).rename(os.fsdecode(os.fsencode(root) + b"/ada/x\n\xff.png"))
+    (title,) = [t for t in read(root)[0].titles if "x" in t]
+    assert title == "ada/x\\n\\udcff.png"
+
+
+# Manifests
+
+
+def manifest(root, rows, columns=("path", "contributor"), kind="csv"):
+    file = root / f"manifest.{kind}"
+    if kind == "csv":
+        with file.open("w", newline="", encoding="utf-8") as text:
+            csv.writer(text).writerows([columns, *rows])
+    else:
+        pq.write_table(pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))), file)
+    return file
+
+
+ROWS = [("ada/0.png", "Ada"), ("ada/1.png", "Ada"), ("ada/2.png", "Bob"), ("bob/10.png", "Bob"), ("bob/11.png", "Bob")]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_manifest_says_who_gave_what(root, kind):
+    (root / "ada" / "notes.txt").write_text("not listed, so not looked at")
+    ada, bob = read(manifest(root, ROWS, kind=kind))
+    assert (ada.name, sorted(ada.titles)) == ("Ada", ["ada/0.png", "ada/1.png"])
+    assert (bob.name, sorted(bob.titles)) == ("Bob", ["ada/2.png", "bob/10.png", "bob/11.png"])
+    assert (ada.label, ada.joined) == (None, None)
+    for contribution in (ada, bob):
+        for pixels, title in zip(contribution.pixels, contribution.titles, strict=True):
+            assert np.array_equal(pixels, noise(int(Path(title).stem)))
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_labels_and_dates(root, kind):
+    columns = ("path", "contributor", "label", "joined")
+    rows = [
+        ("ada/0.png", "Ada", "cat", "2026-03-01"),
+        ("ada/1.png", "Ada", "", "2025-12-31T08:00:00"),
+        ("ada/2.png", "Ada", "dog", ""),
+        ("bob/10.png", "Bob", "", ""),
+    ]
+    ada, bob = read(manifest(root, rows, columns, kind))
+    assert dict(zip(ada.titles, ada.label, strict=True)) == {"ada/0.png": "cat", "ada/1.png": None, "ada/2.png": "dog"}
+    assert (ada.joined, bob.joined, bob.label) == ("2025-12-31", None, None)
+
+
+def test_parquet_types_of_other_tools(root):
+    """Dates, times, numbers, categories and nulls, as pandas writes them."""
+    table = pa.table(
+        {
+            "contributor": pa.array(["Ada", "Ada", "Bob"]).dictionary_encode(),
+            "path": [row[0] for row in ROWS[:3]],
+            "label": pa.array([1, None, 2]),
+            "joined": pa.array([date(2026, 1, 2), None, date(2024, 5, 6)]),
+        }
+    )
+    pq.write_table(table, root / "m.parquet")
+    ada, bob = read(root / "m.parquet")
+    assert dict(zip(ada.titles, ada.label, strict=True)) == {"ada/0.png": "1", "ada/1.png": None}
+    assert (ada.joined, bob.joined) == ("2026-01-02", "2024-05-06")
+    times = pa.array([datetime(2026, 1, 2, 3, 4), None, None], pa.timestamp("ns"))
+    pq.write_table(table.set_column(3, "joined", times), root / "m.parquet")
+    assert read(root / "m.parquet")[0].joined == "2026-01-02"
+
+
+def test_a_manifest_with_a_byte_order_mark_and_blank_lines(root):
+    text = "\ufeffpath,contributor\r\n" + "\r\n".join(f"{path},{name}\r\n" for path, name in ROWS)
+    (root / "m.csv").write_text(text, encoding="utf-8", newline="")
+    assert [len(c) for c in read(root / "m.csv")] == [2, 3]
+
+
+def test_an_image_may_be_given_by_two_contributors_but_not_twice_by_one(root):
+    assert len(duplicates(read(manifest(root, [*ROWS, ("ada/0.png", "Bob")])))) == 1
+    refused(manifest(root, [*ROWS, ("./ada/0.png", "Ada")]), "found 2 rows", "line 2: ada/0.png", "line 7: ./ada/0.png", "repeat an image")
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "ada/../../secret.png", "ada/../ada/0.png", "{root}/ada/0.png", "/etc/hostname", ".."])
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_paths_that_climb_are_refused(root, path, kind):
+    write(root.parent / "secret.png", 5)
+    refused(manifest(root, [*ROWS, (path.format(root=root), "Ada")], kind=kind), "found 1 paths", "absolute or contain '..'")
+
+
+def test_links_in_a_manifest_that_lead_outside_are_refused(root, tmp_path):
+    write(tmp_path / "secret" / "x.png", 5)
+    (root / "x.png").symlink_to(tmp_path / "secret" / "x.png")
+    (root / "folder").symlink_to(tmp_path / "secret")
+    message = refused(manifest(root, [*ROWS, ("x.png", "Ada"), ("folder/x.png", "Ada")]), "found 2 paths that lead outside")
+    assert "folder/x.png" in message
+
+
+def test_a_folder_whose_name_begins_like_the_roots_is_outside(root, tmp_path):
+    write(tmp_path / "data2" / "x.png", 5)
+    (root / "x.png").symlink_to(tmp_path / "data2" / "x.png")
+    refused(manifest(root, [*ROWS, ("x.png", "Ada")]), "lead outside")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("ada/absent.png", "without a file behind"),
+        ("ada", "without a file behind"),
+        ("ada/n.txt", "no images"),
+        ("a\0b.png", "lead outside"),
+    ],
+)
+def test_paths_that_are_no_images_are_refused(root, path, says):
+    (root / "ada" / "n.txt").write_text("hello")
+    refused(manifest(root, [*ROWS, (path, "Ada")], kind="parquet"), "found 1", says)
+
+
+@pytest.mark.parametrize("name", ["a/b", "a\\b", ".", "..", "a\tb", "a\nb", "x" * 101, " Ada", "../../etc", "\u200b"])
+def test_names_in_a_manifest_that_are_refused(root, name):
+    refused(manifest(root, [*ROWS, ("ada/2.png", name)]), "found 1 contributor names that cannot be used", "printable")
+
+
+@pytest.mark.parametrize("name", ["Ada Lovelace", "王小明", "O'Neil; DROP", "x" * 100, "a.b", "<b>"])
+def test_names_in_a_manifest_that_are_fine(root, name):
+    assert name in [c.name for c in read(manifest(root, [*ROWS, ("ada/2.png", name)]))]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "path;contributor\nada/0.png;Ada\n",
+        "file,contributor\nada/0.png,Ada\n",
+        "path,contributor,joinned\nada/0.png,Ada,2026-01-01\n",
+        "path,contributor,path\nada/0.png,Ada,x\n",
+    ],
+)
+def test_other_columns_are_refused(root, text):
+    (root / "m.csv").write_text(text)
+    refused(root / "m.csv", "found the columns [", "expected path, contributor and, if need be, label, joined")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", ["found no rows"]),
+        ("ada/0.png\nada/1.png,Ada,x\n", ["found 2 rows", "expected 2 cells", "line 2", "line 3"]),
+        (",Ada\nada/0.png,\n", ["found 2 empty cells", "line 2: no path", "line 3: no contributor"]),
+        ('ada/0.png,"Ada\n', ["cannot read the manifest", "data.path"]),
+    ],
+)
+def test_rows_that_are_not_whole_are_refused(root, text, says):
+    (root / "m.csv").write_text("path,contributor\n" + text)
+    refused(root / "m.csv", *says)
+
+
+@pytest.mark.parametrize("day", ["yesterday", "31.01.2026", "2026-02-30", "2026"])
+def test_days_that_are_none_are_refused(root, day):
+    rows = [(*row, day) for row in ROWS]
+    refused(manifest(root, rows, ("path", "contributor", "joined")), "found 5 entries under 'joined'", f"line 2: {day!r}", "2026-01-31")
+
+
+def test_manifests_that_are_damaged_are_refused(root):
+    (root / "m.csv").write_bytes(b"path,contributor\n\xff\xfe,Ada\n")
+    refused(root / "m.csv", "cannot read the manifest", "data.path")
+    (root / "m.parquet").write_bytes(manifest(root, ROWS, kind="parquet").read_bytes()[:-20])
+    refused(root / "m.parquet", "cannot read the manifest", "data.path")
+    pq.write_table(pa.table({"path": [["x"]], "contributor": ["Ada"]}), root / "m.parquet")
+    refused(root / "m.parquet", "cannot read the manifest", "data.path")
+
+
+def test_unfit_images_of_a_manifest_are_named(root):
+    write(root / "ada" / "1.png", 1, (9, 9))
+    (root / "ada" / "2.png").write_bytes(b"broken")
+    refused(manifest(root, ROWS), "found 1 files that cannot be read", "ada/2.png", "found 1 images of another size", "ada/1.png: 9x9")

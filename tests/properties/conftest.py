@@ -1,0 +1,37 @@
+"""The embedded network, drawings of the embedded data, and an S3 server."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ is no package
+
+from servers import s3_bucket, s3_endpoint  # noqa: F401
+
+from apportion.datasets.openmoji.classifier import drawings
+from apportion.properties.network import FeatureNetwork, open_network
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def network() -> FeatureNetwork:
+    return open_network("openmoji")[0]
+
+
+@pytest.fixture(scope="session")
+def training() -> torch.Tensor:
+    """Every fourth embedded drawing, uint8 (k, 3, 16, 16)."""
+    return drawings(16)[0][::4]
+
+
+@pytest.fixture(scope="session")
+def generated(training: torch.Tensor) -> torch.Tensor:
+    """Drawings under noise, uint8 (256, 3, 16, 16)."""
+    noise = 40 * torch.randn(256, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return (training[:256] + noise).clamp(0, 255).byte()
