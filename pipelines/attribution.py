@@ -37,9 +37,8 @@ def attribution(config: str, shards: list) -> None:
     """config: a round's configuration as JSON text; shards: the numbers of the workers, each of which takes its share of coalitions."""
     job = dsl.PIPELINE_JOB_ID_PLACEHOLDER
     with dsl.ExitHandler(fresh(close(config=config, job=job))):
-        planned = fresh(plan(config=config, job=job))
-        with dsl.If(planned.outputs["work"] == True, name="work"):  # noqa: E712  (kfp makes a condition of the comparison)
-            round_uri = planned.outputs["round_uri"]
+        round_uri = fresh(plan(config=config, job=job)).output
+        with dsl.If(round_uri != "", name="work"):
             base = fresh(train(round_uri=round_uri))
             pruned = fresh(prune(round_uri=round_uri)).after(base)
             with dsl.ParallelFor(shards, name="coalitions") as shard:

@@ -172,8 +172,8 @@ class MlflowTracker(Tracker):
     def child(self, run: str | None, name: str, tags: Mapping[str, str], params: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         with self._explained(f"log the nested run {name!r}"):
             parent = self._client.get_run(run)
-            experiment = parent.info.experiment_id
-            tags = {**tags, _PARENT: parent.info.run_id, **{name: value for name, value in parent.data.tags.items() if name == JOB}}
+            experiment, job = parent.info.experiment_id, parent.data.tags.get(JOB)
+            tags = {**tags, _PARENT: parent.info.run_id, **({JOB: job} if job else {})}
             same = (child for child in self._search(experiment, f"tags.`{_PARENT}` = '{run}'") if child.info.run_name == name)
             found = next(same, None)
             nested = str(found.info.run_id) if found else self._create(experiment, name, tags)
@@ -190,8 +190,11 @@ class MlflowTracker(Tracker):
 
     def close_job(self, job: str, status: str) -> list[str]:
         with self._explained(f"end the runs of job {job}"):
-            running = list(self._search(self._experiment.experiment_id, "attributes.status = 'RUNNING'"))
-            left = [str(run.info.run_id) for run in running if job and run.data.tags.get(JOB) == job]
+            experiment = self._client.get_experiment_by_name(self._name)
+            if experiment is None or not job:
+                return []
+            running = self._search(experiment.experiment_id, "attributes.status = 'RUNNING'")
+            left = [str(run.info.run_id) for run in running if run.data.tags.get(JOB) == job]
             for run_id in left:
                 self._client.set_terminated(run_id, status)
             return left
@@ -242,7 +245,8 @@ class MlflowTracker(Tracker):
         # Kubeflow's plugin gives every task a nested run of its own: the run of the whole pipeline is the eldest ancestor.
         run, run_id = None, os.environ.get("MLFLOW_RUN_ID")
         while run_id:
-            with self._explained(f"find run {run_id}, which MLFLOW_RUN_ID leads to"):
+            mend = "set tracking.uri to the server of the pipeline's plugin (MLFLOW_TRACKING_URI), or unset MLFLOW_RUN_ID"
+            with self._explained(f"find run {run_id}, which MLFLOW_RUN_ID leads to", mend):
                 run = self._client.get_run(run_id)
             run_id = run.data.tags.get(_PARENT)
         return run
@@ -313,7 +317,7 @@ def _prepare_sqlite(uri: str) -> None:
 
 
 def _make_sqlite(path: Path) -> None:
-    """Makes an empty MLflow database in one go: its 70 migrations would wait 4 s for the disk, and MLflow cannot resume them."""
+    """Makes an empty MLflow database in one go: its some 70 migrations would wait 4 s for the disk, and MLflow cannot resume them."""
     import mlflow.db
     from sqlalchemy import event
     from sqlalchemy.engine import Engine

@@ -20,7 +20,7 @@ from apportion.records import (
 )
 from apportion.report.attribution import ATTRIBUTIONS
 from apportion.report.page import Grid, Page
-from apportion.report.sections import Spent
+from apportion.report.tables import Spent
 from apportion.valuation.intervals import covers
 
 
@@ -83,7 +83,10 @@ def credits(names: list[str], properties: tuple[str, ...] = tuple(MEANINGS), see
         v0, v1 = ENDS[name]
         for method, noise in (("leverage", 0.0), ("banzhaf", 0.05)):
             parts = rng.dirichlet(np.full(len(names), 2.0)) * 1.2 - 0.2 / len(names)
-            found += [_credit(name, method, who, (v1 - v0) * part, abs(v1 - v0), part, noise) for who, part in zip(names, parts.tolist(), strict=True)]
+            found += [
+                _credit(name, method, who, (v1 - v0) * part, abs(v1 - v0), part, noise)
+                for who, part in zip(names, parts.tolist(), strict=True)
+            ]
     m = 48
     return Credits(
         round=digest(round),
@@ -107,7 +110,12 @@ def evidence(names: list[str], properties: tuple[str, ...] = tuple(MEANINGS), se
 
 
 def _judgement(names: list[str], name: str, i: int) -> Judgement:
-    rhos = [(0.31, -0.14, 0.66, "not faithful"), (0.73, 0.44, 0.89, "faithful"), (0.86, 0.7, 0.95, "faithful"), (0.58, -0.08, 0.85, "not established")]
+    rhos = [
+        (0.31, -0.14, 0.66, "not faithful"),
+        (0.73, 0.44, 0.89, "faithful"),
+        (0.86, 0.7, 0.95, "faithful"),
+        (0.58, -0.08, 0.85, "not established"),
+    ]
     rho, low, high, status = rhos[i % 4]
     faiths = [Faith(alpha=0.5, rho=rho, low=low, high=high, pairs=24, status=status)]
     if i == 2:

@@ -162,6 +162,8 @@ def test_close_job_ends_what_the_job_left_running_and_nothing_else(tracker: Mlfl
     assert set(tracker.close_job("mine", "KILLED")) == {mine, nested}
     assert tracker.close_job("mine", "FAILED") == []
     assert tracker.close_job("", "FAILED") == []
+    assert open_tracker(tracking.model_copy(update={"experiment": "never made"})).close_job("mine", "FAILED") == []
+    assert client_of(tracking).get_experiment_by_name("never made") is None
     expected = {mine: "KILLED", nested: "KILLED", others: "RUNNING", jobless: "RUNNING", done: "FINISHED"}
     assert {run.info.run_id: run.info.status for run in runs_of(tracking)} == expected
 

@@ -21,7 +21,8 @@ ATTRIBUTIONS: dict[str, Attribution] = {
         ),
         credit=(
             "The drawings are by the designers named on this page, for OpenMoji, the open-source emoji and icon project. "
-            "Changes: rendered on white, averaged down to small squares. Shown here, and in the likeness of generated images, under the same licence."
+            "Changes: rendered on white, averaged down to small squares. "
+            "Shown here, and in the likeness of generated images, under the same licence."
         ),
         licence="CC BY-SA 4.0",
         url="https://creativecommons.org/licenses/by-sa/4.0/",

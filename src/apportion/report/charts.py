@@ -95,7 +95,7 @@ def runs_out(rows: Sequence[Dot], *marks: float) -> bool:
 def dots(rows: Sequence[Dot], *, label: str, less: str, more: str, equal: float | None = None) -> Markup:
     """The chart, one line per row in the order given.
 
-    label: what it shows, for those who cannot see it; less, more: what lies to the left and right of zero; equal: marked by a dashed line."""
+    label: what it shows, for those who cannot see it; less, more: what lies left and right of zero; equal: marked by a dashed line."""
     scale = axis(rows, *([] if equal is None else [equal]))
     pitch = 18 if len(rows) > MANY else 24
     height = TOP + pitch * len(rows) + BOTTOM
@@ -120,14 +120,14 @@ def _frame(scale: Axis, height: int, less: str, more: str, equal: float | None) 
     if equal is not None:
         yield Markup('<line class="equal" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(f"{scale.place(equal):.2f}%", top, bottom)
     yield Markup('<line class="zero" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>').format(f"{scale.place(0):.2f}%", top, bottom)
-    for words, at, anchor in ((less, LEFT, "start"), (more, RIGHT, "end")):
-        yield Markup('<text class="side" x="{}%" y="11" text-anchor="{}">{}</text>').format(at, anchor, words)
+    for words, edge, anchor in ((less, LEFT, "start"), (more, RIGHT, "end")):
+        yield Markup('<text class="side" x="{}%" y="11" text-anchor="{}">{}</text>').format(edge, anchor, words)
 
 
 def _tick_format(ticks: Sequence[float]) -> str:
     """Just enough decimals to tell neighbouring ticks apart."""
     step = ticks[1] - ticks[0] if len(ticks) > 1 else 1.0
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    decimals = max(0, -math.floor(math.log10(max(step, 1e-300)) + 1e-9))
     return f",.{decimals}f" if decimals <= 6 else ".1e"
 
 

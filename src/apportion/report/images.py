@@ -13,6 +13,7 @@ from apportion.errors import DataError
 
 Images = NDArray[np.uint8]  # (k, side, side, 3)
 
+WIDE = 280  # pixels of the page that a grid takes at most, unless it has more itself
 GAP = 1  # transparent pixels between the cells of a sprite
 PIXEL_ART = 32  # up to this side, images are enlarged with hard edges
 
@@ -33,6 +34,11 @@ class Sprite:
     @property
     def height(self) -> int:
         return self.rows * (self.cell + GAP) - GAP
+
+    @property
+    def zoom(self) -> int:
+        """A whole number of times to enlarge a grid for the page, so that its pixels stay square."""
+        return max(1, WIDE // self.width)
 
     @property
     def pixel_art(self) -> bool:

@@ -29,7 +29,7 @@ for (const button of document.querySelectorAll("table.sortable th button")) {
 }
 
 // Grids: the image under the pointer is marked at the same place in all of them.
-const grids = [...document.querySelectorAll(".grid")];
+const grids = [...document.querySelectorAll(".grid.shared")];
 
 const mark = (column, row) => {
   for (const grid of grids) {

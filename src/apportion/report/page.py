@@ -1,6 +1,7 @@
 """The report of a round: everything it shows as plain data, and its one HTML file, which asks for nothing from anywhere."""
 
 import hashlib
+import math
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +18,8 @@ from apportion.records import Credits, Evidence, Manifest
 from apportion.report.attribution import Attribution
 from apportion.report.images import Images, Sprite, grid, sprite
 from apportion.report.numbers import duration, number, portion
-from apportion.report.sections import (
-    Meaning,
-    Section,
-    Spent,
-    cost_table,
-    counterfactual_table,
-    score_table,
-    section,
-)
+from apportion.report.sections import Meaning, Section, section
+from apportion.report.tables import Spent, cost_table, counterfactual_table, score_table
 
 HERE = Path(__file__).parent
 SHOWN = 8  # drawings of each contributor
@@ -34,11 +28,13 @@ THUMBNAIL, GENERATED = 32, 64  # largest sides, in pixels, that images keep in t
 
 @dataclass(frozen=True, eq=False)  # eq would compare arrays
 class Grid:
-    """Generated images uint8 (k, side, side, 3) of one model. Image i of every grid starts from the same noise."""
+    """Generated images uint8 (k, side, side, 3) of one model. Image i starts from the same noise as that of every other grid, or the
+    grid says that it does not, and stands apart."""
 
     title: str
     caption: str
     images: Images
+    same_noise: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +69,7 @@ class Picture:
 
     title: str
     caption: str
+    same_noise: bool
     sprite: Sprite
 
 
@@ -80,14 +77,15 @@ def render(page: Page) -> str:
     """One HTML file. Raises DataError where the parts of the page do not belong together."""
     _check(page)
     sections = _sections(page)
-    better = {name: page.meanings[name].higher_is_better for name in page.credits.v1}
+    better = {name: meaning.higher_is_better for name, meaning in page.meanings.items()}
+    judgements = () if page.evidence is None else page.evidence.judgements
     sheet, places = _thumbnails(page)
     style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))  # noqa: S704  our own files
-    return _template().render(
+    html: str = _template().render(
         page=page,
         sections=sections,
-        scores=score_table(sections),
-        counterfactuals=counterfactual_table(sections, better, page.games),
+        scores=score_table(judgements),
+        counterfactuals=counterfactual_table(judgements, better, page.games),
         costs=cost_table(page.costs),
         strip=_strip(page, sections),
         pictures=_pictures(page.grids),
@@ -101,6 +99,7 @@ def render(page: Page) -> str:
         script=script,
         policy=_policy(style, script),
     )
+    return html
 
 
 @cache
@@ -165,5 +164,11 @@ def _thumbnails(page: Page) -> tuple[Sprite | None, dict[str, tuple[int, int]]]:
 
 def _pictures(grids: Sequence[Grid]) -> list[Picture]:
     """All with as many columns, so that images from the same noise are at the same place."""
-    columns = max((round(len(g.images) ** 0.5) for g in grids), default=1)
-    return [Picture(g.title, g.caption, grid(g.images, max(columns, 1), GENERATED)) for g in grids]
+    columns = _columns(max((len(g.images) for g in grids), default=1))
+    return [Picture(g.title, g.caption, g.same_noise, grid(g.images, columns, GENERATED)) for g in grids]
+
+
+def _columns(k: int) -> int:
+    """As near to a square as can be without a gap at the end, where it can be without one."""
+    square = max(1, math.isqrt(k - 1) + 1)
+    return next((c for c in range(square, 2 * square) if k % c == 0), square)

@@ -8,9 +8,10 @@ from apportion.diffusion.removal import Case, remove
 from apportion.diffusion.train import Ticker
 from apportion.records import Wanted
 from apportion.stages.collection import training_images
-from apportion.stages.models import dump_model, load_model, timed
+from apportion.stages.models import dump_model, load_model
 from apportion.stages.progress import bar
 from apportion.stages.round import Round, weights_key
+from apportion.stages.spent import timed
 
 
 def run(round_uri: str, shard: int = 0) -> int:

@@ -7,9 +7,10 @@ from apportion.diffusion.compute import prepare
 from apportion.diffusion.prune import prune
 from apportion.diffusion.train import fit
 from apportion.stages.collection import training_images
-from apportion.stages.models import dump_model, load_model, timed
+from apportion.stages.models import dump_model, load_model
 from apportion.stages.progress import bar
 from apportion.stages.round import Round, weights_key
+from apportion.stages.spent import timed
 
 log = logging.getLogger(__name__)
 

@@ -5,9 +5,10 @@ from apportion.diffusion.compute import prepare
 from apportion.properties import PROPERTIES, measure, reference
 from apportion.properties.network import open_network
 from apportion.records import Cost, Evaluation
-from apportion.stages.models import load_samples, timed
+from apportion.stages.generated import load_samples
 from apportion.stages.progress import bar
 from apportion.stages.round import Round, reference_key
+from apportion.stages.spent import timed
 
 
 def run(round_uri: str, shard: int = 0) -> int:

@@ -7,9 +7,11 @@ from apportion.diffusion.removal import Case, remove
 from apportion.properties import PROPERTIES, reference
 from apportion.properties.network import open_network
 from apportion.stages.collection import training_images
-from apportion.stages.models import dump_model, dump_samples, generate, load_model, load_samples, timed
+from apportion.stages.generated import dump_samples, load_samples
+from apportion.stages.models import dump_model, generate, load_model
 from apportion.stages.progress import bar
 from apportion.stages.round import Round, reference_key, samples_key, weights_key
+from apportion.stages.spent import timed
 
 
 def run(round_uri: str) -> str:

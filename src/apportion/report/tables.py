@@ -1,0 +1,218 @@
+"""The tables of a report, from its records: text for readers, and beside it the value to sort by."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from apportion.records import Counterfactual, Credit, Faith, Judgement, Manifest
+from apportion.report.numbers import ABSENT, duration, interval, number, percent, portion, precision, signed
+
+METHODS = {"leverage": "Shapley (leverage)", "kernelshap": "Shapley (KernelSHAP)", "banzhaf": "Banzhaf"}
+NOTES = {"banzhaf": "Banzhaf values weigh coalitions of middling size and do not add up to the whole."}
+
+Kind = Literal["name", "thumbs", "number", "text", "names", "status"]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What one stage took: `count` things made in `seconds`."""
+
+    stage: str
+    count: int
+    seconds: float
+    device: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """`sort` is what the column is sorted by: a number, else a text; None comes last either way."""
+
+    text: str
+    kind: Kind = "text"
+    sort: float | str | None = None
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Column:
+    """`order` marks the column by which the rows come sorted."""
+
+    title: str
+    kind: Kind = "number"
+    note: str = ""
+    order: Literal["ascending", "descending"] | None = None
+
+
+Row = tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells below columns; `total` is a last row that stays last."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    total: Row = ()
+
+
+def title(name: str) -> str:
+    """A property's name as a heading: fid → FID, cluster_entropy → Cluster entropy."""
+    return name.upper() if len(name) <= 3 else name[:1].upper() + name[1:].replace("_", " ")
+
+
+def credit_table(
+    main: Sequence[Credit],
+    by_method: Mapping[str, Sequence[Credit]],
+    manifest: Manifest,
+    before: Mapping[str, float] | None,
+    level: float,
+    better: bool | None,
+) -> Table:
+    """One row per contributor: the published method first, other methods beside it, and the change since the previous round."""
+    samples = {c.name: c.samples for c in manifest.contributors}
+    spec = precision([c.phi for c in main])
+    others = {method: {c.contributor: c for c in found} for method, found in list(by_method.items())[1:]}
+    order: Literal["ascending", "descending"] = "ascending" if better is False else "descending"
+    columns = [Column("Contributor", "name"), Column("Images", "thumbs"), Column("Given"), Column("Credit", order=order)]
+    columns += [Column(f"{portion(level)} interval"), Column("Share", note="credit ÷ (v1 − v0)")]
+    columns += [Column(METHODS.get(method, method), note=NOTES.get(method, "")) for method in others]
+    columns += [Column("Change", note="since the previous round")] if before is not None else []
+    rows = []
+    for c in main:
+        row = [
+            Cell(c.contributor, "name", c.contributor),
+            Cell(c.contributor, "thumbs"),
+            _count(samples[c.contributor]),
+            _signed(c.phi, spec),
+        ]
+        row += [Cell(interval(c.low, c.high, spec), "number", c.low), Cell(percent(c.share), "number", c.share)]
+        row += [_beside(found.get(c.contributor), spec) for found in others.values()]
+        row += [_since(c, before, spec)] if before is not None else []
+        rows.append(tuple(row))
+    total = [
+        Cell("Sum", "name"),
+        Cell("", "text"),
+        _count(sum(samples[c.contributor] for c in main)),
+        _signed(sum(c.phi for c in main), spec),
+    ]
+    total += [Cell("", "number"), Cell(percent(_sum([c.share for c in main])), "number")] + [Cell("", "number")] * (len(columns) - 6)
+    return Table(f"Credits by {METHODS.get(main[0].method, main[0].method)}", tuple(columns), tuple(rows), tuple(total))
+
+
+def _beside(credit: Credit | None, spec: str) -> Cell:
+    if credit is None:
+        return Cell(ABSENT, "number")
+    cell = _signed(credit.phi, spec)
+    if credit.low is None and credit.high is None:
+        return cell
+    return replace(cell, text=f"{cell.text} ({interval(credit.low, credit.high, spec)})")
+
+
+def _since(credit: Credit, before: Mapping[str, float], spec: str) -> Cell:
+    old = before.get(credit.contributor)
+    return Cell("new", "number") if old is None else _signed(credit.phi - old, spec)
+
+
+def _signed(value: float, spec: str) -> Cell:
+    return Cell(signed(value, spec), "number", value)
+
+
+def _count(value: int) -> Cell:
+    return Cell(number(value, ",.0f"), "number", value)
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def faith_table(faiths: Sequence[Faith]) -> Table:
+    columns = (
+        Column("Contributors kept", order="ascending"),
+        Column("ρ with retraining"),
+        Column("Interval"),
+        Column("Coalitions"),
+        Column("Verdict", "status"),
+    )
+    return Table("Agreement with retraining, by size of coalition", columns, tuple(
+        (
+            Cell(portion(f.alpha), "number", f.alpha),
+            Cell(number(f.rho, ".2f"), "number", f.rho),
+            Cell(interval(f.low, f.high, ".2f"), "number", f.low),
+            Cell(str(f.pairs), "number", f.pairs),
+            Cell(f.status, "status", f.status),
+        )
+        for f in sorted(faiths, key=lambda f: f.alpha)
+    ))  # fmt: skip
+
+
+def score_table(judgements: Sequence[Judgement]) -> Table | None:
+    """Linear datamodelling scores of every property, size and method."""
+    columns = (
+        Column("Property", "text"), Column("Method", "text"), Column("Contributors kept"),
+        Column("LDS"), Column("Interval"), Column("Coalitions"),
+    )  # fmt: skip
+    rows = tuple(
+        (
+            Cell(title(judgement.property), "text", title(judgement.property)),
+            Cell(METHODS.get(score.method, score.method), "text", score.method),
+            Cell(portion(score.alpha), "number", score.alpha),
+            Cell(number(score.lds, ".2f"), "number", score.lds),
+            Cell(interval(score.low, score.high, ".2f"), "number", score.low),
+            Cell(str(score.held_out), "number", score.held_out),
+        )
+        for judgement in judgements
+        for score in judgement.scores
+    )
+    return Table("Rank correlation of summed credits with retrained models, −1 to 1", columns, rows) if rows else None
+
+
+def counterfactual_table(judgements: Sequence[Judgement], better: Mapping[str, bool | None], games: Mapping[str, str]) -> Table | None:
+    """What each property became without some contributors. better: by property; games: what a game's id means."""
+    columns = (
+        Column("Property", "text"), Column("Model", "text"), Column("Value"), Column("Change"), Column("Standard error"),
+        Column("", "text"), Column("Removed", "names"), Column("Obtained by", "text"),
+    )  # fmt: skip
+    rows: list[Row] = []
+    for judgement in judgements:
+        spec = precision([c.value for c in judgement.counterfactuals])
+        rows += [_without(judgement.property, c, spec, better.get(judgement.property), games) for c in judgement.counterfactuals]
+    return Table("Against the model of everybody, same seeds", columns, tuple(rows)) if rows else None
+
+
+def _without(name: str, c: Counterfactual, spec: str, better: bool | None, games: Mapping[str, str]) -> Row:
+    plus = "+" if c.change is not None and c.change > 0 else ""
+    turn = "" if not c.change or better is None else "better" if (c.change > 0) is better else "worse"
+    return (
+        Cell(title(name), "text", title(name)),
+        Cell(c.label, "text", c.label),
+        Cell(number(c.value, spec), "number", c.value),
+        Cell(plus + percent(c.change), "number", c.change),
+        Cell(percent(c.se), "number", c.se),
+        Cell(turn),
+        Cell(number(len(c.removed), ",.0f"), "names", len(c.removed), c.removed),
+        Cell(games.get(c.game, c.game[:12]), "text", c.game),
+    )
+
+
+def cost_table(costs: Sequence[Spent]) -> Table | None:
+    """What each stage took, and the sum."""
+    columns = (Column("Stage", "text"), Column("Made"), Column("Time"), Column("Each"), Column("Part"), Column("Device", "text"))
+    whole = sum(cost.seconds for cost in costs)
+    devices = ", ".join(sorted({cost.device for cost in costs}))
+    empty = Cell("", "number")
+    total = (Cell("Sum"), empty, Cell(duration(whole), "number"), empty, empty, Cell(devices))
+    return Table("Time on the device, by stage", columns, tuple(_spent(cost, whole) for cost in costs), total) if costs else None
+
+
+def _spent(cost: Spent, whole: float) -> Row:
+    each = cost.seconds / cost.count if cost.count else None
+    return (
+        Cell(cost.stage, "text", cost.stage),
+        _count(cost.count),
+        Cell(duration(cost.seconds), "number", cost.seconds),
+        Cell(ABSENT if each is None else duration(each), "number", each),
+        Cell(percent(cost.seconds / whole if whole else None), "number", cost.seconds),
+        Cell(cost.device, "text", cost.device),
+    )

@@ -1,0 +1,270 @@
+"""The page says what the records say, says nothing that it does not know, and asks for nothing from anywhere."""
+
+import base64
+import hashlib
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import numpy as np
+import pages
+import pytest
+
+from apportion.config import digest
+from apportion.errors import DataError
+from apportion.records import Credits, Evidence
+from apportion.report.numbers import interval, percent, precision, signed
+from apportion.report.page import Grid, render
+
+VOID = {"meta", "link", "img", "br", "input", "hr"}
+DRAWN = {"line", "circle", "rect", "path", "use", "image"}
+LOADING = {"src", "href", "srcset", "poster", "data", "action", "formaction", "background", "xlink:href", "ping"}
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(2)>',
+    "</style><style>*{}",
+    "</svg>{{ 7*7 }}",
+    "' onclick='x",
+    "Ann\u202eeve",
+    "نادية",
+    "A" * 300,
+]
+
+
+class Reading(HTMLParser):
+    """Elements and text of a page; that tags are closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.cells: list[list[str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.cells.append([])
+        if tag in ("td", "th"):
+            self.cells[-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        assert tag in DRAWN
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("style", "script"):
+            self.text += data
+            if {"td", "th"} & set(self.open):
+                self.cells[-1][-1] += data
+
+
+@pytest.fixture(scope="module")
+def html():
+    return render(pages.page())
+
+
+@pytest.fixture(scope="module")
+def reading(html):
+    return Reading(html)
+
+
+def test_the_same_round_is_the_same_page(html):
+    assert render(pages.page()) == html
+
+
+def test_nothing_is_asked_for_from_elsewhere(reading, html):
+    for tag, attributes in reading.elements:
+        for name in LOADING & set(attributes):
+            value = attributes[name] or ""
+            assert value.startswith(("data:", "#")) or (tag == "a" and value.startswith("https://creativecommons.org/")), (tag, value)
+        assert "style" not in attributes
+        assert not any(name.startswith("on") for name in attributes)
+    assert not re.search(r"url\(|@import", html)
+
+
+def test_the_policy_allows_only_the_pages_own_style_and_script(reading, html):
+    policy = next(a["content"] for _, a in reading.elements if a.get("http-equiv") == "Content-Security-Policy")
+    for tag in ("style", "script"):
+        (inline,) = re.findall(f"<{tag}>(.*?)</{tag}>", html, re.DOTALL)
+        assert f"'sha256-{base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()}'" in policy
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+
+
+@pytest.mark.parametrize("name", list(pages.MEANINGS))
+def test_the_table_has_the_numbers_of_the_records(reading, name):
+    credits = pages.page().credits
+    given = {c.name: c.samples for c in pages.page().manifest.contributors}
+    main = [c for c in credits.credits if c.property == name and c.method == "leverage"]
+    beside = {c.contributor: c.phi for c in credits.credits if c.property == name and c.method == "banzhaf"}
+    spec = precision([c.phi for c in main])
+    rows = [tuple(cell.strip() for cell in row) for row in reading.cells]
+    for c in main:
+        numbers = (
+            str(given[c.contributor]),
+            signed(c.phi, spec),
+            interval(c.low, c.high, spec),
+            percent(c.share),
+            signed(beside[c.contributor], spec),
+        )
+        assert sum(row[0] == c.contributor and row[2:7] == numbers for row in rows) == 1
+
+
+def test_what_is_sorted_by_is_exact(html):
+    for c in pages.page().credits.credits:
+        assert f'data-sort="{c.phi!r}"' in html
+
+
+def test_contributors_come_best_first(reading):
+    fid = {c.contributor: c.phi for c in pages.page().credits.credits if c.property == "fid" and c.method == "leverage"}
+    start = [i for i, row in enumerate(reading.cells) if row[0].strip().startswith("Contributor") and len(row) == 8][2]
+    shown = [row[0].strip() for row in reading.cells[start + 1 : start + 13]]
+    assert shown == sorted(fid, key=fid.__getitem__)
+
+
+def test_verdicts_say_why(reading):
+    text = " ".join(reading.text.split())
+    assert "does not order coalitions as retraining from scratch does: ρ = 0.31 (−0.14 to 0.66) over 24 coalitions that keep 50 %" in text
+    assert "ρ = 0.69 (0.35 to 0.87) over 24 coalitions that keep 75 %" in text  # the worse of two sizes
+    assert "may be chance: ρ = 0.58" in text
+    assert "2 of 4" in text
+
+
+def test_directions_are_said_in_words(reading):
+    assert "A negative credit: this contributor’s images lower FID, which improves it." in reading.text
+    assert "A positive credit: this contributor’s images raise Inception score, which improves it." in reading.text
+    assert "Neither more nor less is better." in reading.text
+
+
+def test_endpoints_evidence_costs_and_facts_are_shown(reading):
+    parts = ["55.30", "± 0.66 standard error, 3 seeds", "1 joined, 0 left", "without the top 5 for fid", "retraining from scratch"]
+    parts += ["Everybody, by the removal method", "1 h 22 min", "NVIDIA H200", pages.TRUTH, "source: openmoji", "toy model", "CC BY-SA 4.0"]
+    for part in parts:
+        assert part in reading.text
+
+
+def test_hostile_text_stays_text():
+    page = pages.page(HOSTILE, ("fid",))
+    page = replace(
+        page, project="<b>p</b>", warnings=HOSTILE, facts=[(name, name) for name in HOSTILE], config={name: name for name in HOSTILE}
+    )
+    page = replace(page, grids=[Grid(name, name, page.grids[0].images) for name in HOSTILE], games={pages.TRUTH: HOSTILE[0]})
+    html = render(page)
+    reading = Reading(html)
+    assert html.count("<script") == html.count("<style") == 1
+    assert not [a for tag, a in reading.elements if tag == "b" or any(name.startswith("on") for name in a)]
+    assert all((a["src"] or "").startswith("data:image/png") for tag, a in reading.elements if tag == "img")
+    for name in HOSTILE:
+        assert sum(row[0].strip() == name for row in reading.cells) == 1
+    assert "49" not in [row[0] for row in reading.cells]
+
+
+def test_a_round_without_evidence_establishes_nothing():
+    text = Reading(render(pages.page(evidence=None, previous=None, grids=(), costs=(), thumbnails={}, config={}, facts=()))).text
+    assert text.count("No coalition was retrained for comparison") == 4
+    assert "0 of 4" in text
+    for absent in ("LDS", "same noise", "What it cost", "Against round", "Configuration"):
+        assert absent not in text
+
+
+def test_absent_intervals_and_huge_numbers_are_told():
+    whole = pages.credits(pages.NAMES, ("fid",))
+    changed = [
+        c.model_copy(update={"low": None, "high": None} if i % 2 else {"phi": 1e300, "low": None, "share": None})
+        for i, c in enumerate(whole.credits)
+    ]
+    html = render(pages.page(pages.NAMES, ("fid",), credits=whole.model_copy(update={"credits": tuple(changed)})))
+    text = Reading(html).text
+    assert text.count("no interval") >= 6
+    assert "+1.00 × 10³⁰⁰" in text
+    assert "−∞ to" in text
+    assert not re.search(r"\b(nan|inf|None)\b", text)
+
+
+def test_few_coalitions_are_for_ranking_only():
+    assert "Ranking only." not in render(pages.page())
+    names = [f"artist {i:03}" for i in range(20)]
+    assert "Ranking only." in render(pages.page(names, ("fid",)))
+
+
+def test_many_contributors_are_all_there_and_the_page_stays_small():
+    names = [f"artist {i:03}" for i in range(258)]
+    blank = {name: np.full((8, 16, 16, 3), i % 256, np.uint8) for i, name in enumerate(names)}
+    html = render(pages.page(names, ("fid", "cluster_entropy"), thumbnails=blank))
+    reading = Reading(html)
+    for name in names:
+        assert sum(row[0].strip() == name for row in reading.cells) == 2
+    assert "Table of all 258 contributors" in reading.text
+    assert len(html.encode()) < 1_500_000
+
+
+def test_v0_off_the_scale_is_pointed_out():
+    whole = pages.credits(pages.NAMES, ("colourfulness_p90",))
+    alike = [c.model_copy(update={"phi": -6.0 - 0.01 * i, "low": -7.0, "high": -5.0}) for i, c in enumerate(whole.credits)]
+    page = pages.page(pages.NAMES, ("colourfulness_p90",), credits=whole.model_copy(update={"credits": tuple(alike)}))
+    assert "v0 lies off the scale" in render(page)
+    stated = {"colourfulness_p90": whole.v0["colourfulness_p90"].model_copy(update={"stated": True})}
+    told = render(replace(page, credits=page.credits.model_copy(update={"v0": stated})))
+    assert "v0 lies off the scale" not in told
+    assert "stated in the configuration" in told
+
+
+def test_an_untrained_model_that_is_better_is_pointed_out():
+    whole = pages.credits(pages.NAMES, ("fid",))
+    page = pages.page(pages.NAMES, ("fid",), credits=whole.model_copy(update={"v0": whole.v1, "v1": whole.v0}))
+    assert "an untrained model is better than the trained one" in render(page)
+
+
+def test_parts_of_different_rounds_are_refused():
+    with pytest.raises(DataError, match="expected one round"):
+        render(pages.page(evidence=Evidence(round=digest("other"), judgements=())))
+    with pytest.raises(DataError, match="expected contributors of manifest"):
+        render(pages.page(manifest=pages.manifest(pages.NAMES[1:])))
+    with pytest.raises(DataError, match="without a meaning"):
+        render(pages.page(meanings={}))
+
+
+def test_properties_of_the_package_are_meanings():
+    properties = pytest.importorskip("apportion.properties").PROPERTIES
+    assert "how colourful" in render(pages.page(meanings=properties)).lower()
+
+
+def test_no_credits_is_still_a_page():
+    nothing = Credits(round=digest("round"), credits=(), v0={}, v1={}, coalitions=0, level=0.95, covers="nothing")
+    Reading(render(pages.page(credits=nothing, evidence=None, previous=None)))
+
+
+def test_a_grid_from_other_noise_stands_apart():
+    page = pages.page()
+    other = replace(page.grids[0], same_noise=False)
+    html = render(replace(page, grids=[*page.grids, other]))
+    assert html.count('class="grid shared"') == len(page.grids)
+    assert "(other noise)" in html
+    assert "but for the grids that say otherwise" in html
+    assert "say otherwise" not in render(page)
+
+
+@pytest.mark.parametrize(("k", "columns"), [(1, 1), (2, 2), (7, 7), (12, 4), (16, 4), (32, 8), (64, 8), (17, 5)])
+def test_grids_are_nearly_square_and_full(k, columns):
+    grid = Grid("Everybody", "", np.zeros((k, 4, 4, 3), np.uint8))
+    shown = Reading(render(pages.page(grids=[grid])))
+    assert next(a["data-columns"] for _, a in shown.elements if "data-columns" in a) == str(columns)
+
+
+def test_a_change_from_zero_is_absent():
+    evidence = pages.evidence(pages.NAMES, ("fid",))
+    (judgement,) = evidence.judgements
+    gone = judgement.counterfactuals[0].model_copy(update={"change": None, "se": None})
+    judged = judgement.model_copy(update={"counterfactuals": (gone,)})
+    shown = Reading(render(pages.page(pages.NAMES, ("fid",), evidence=evidence.model_copy(update={"judgements": (judged,)}))))
+    row = next(row for row in shown.cells if len(row) == 8 and row[1] == gone.label)
+    assert row[3:6] == ["–", "–", ""]
