@@ -46,13 +46,15 @@ def run_here(told: argparse.Namespace) -> None:
     from kfp import local
 
     from pipelines.attribution import attribution
+    from pipelines.terminal import calm
 
     config = load(told.config, told.overrides, told.workdir)
     told.workdir.mkdir(parents=True, exist_ok=True)
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(told.workdir / "pipeline"))
     start = time.perf_counter()
     try:
-        attribution(config=config.model_dump_json(), shards=list(range(config.compute.shards)))
+        with calm():
+            attribution(config=config.model_dump_json(), shards=list(range(config.compute.shards)))
     except RuntimeError as error:  # kfp's only word for a failed task, whose own message is above
         raise ApportionError(f"the pipeline stopped: {error}; run the same command again to go on where it stopped") from error
     conclude(config, time.perf_counter() - start)

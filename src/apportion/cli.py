@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +20,7 @@ from apportion.records import Credits
 if TYPE_CHECKING:
     from apportion.stages.round import Round
 
-console = Console()
+console = Console(highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -101,19 +102,19 @@ def print_credits(round: "Round") -> None:
 
     verdicts = {judgement.property: status(judgement) for judgement in round.evidence.judgements} if round.has("evidence.json") else {}
     for name in sorted(round.config.properties):
-        console.print(credits_table(round.credits, name, verdicts.get(name, "not established")))
-        console.print()
+        v0, v1 = round.credits.v0[name].mean, round.credits.v1[name].mean
+        verdict = verdicts.get(name, "not established")
+        console.print(f"[bold]{name}[/]  {v0:.3f} (nobody) to {v1:.3f} (everybody); faithful to retraining: [bold]{verdict}[/]", soft_wrap=True)
+        console.print(credits_table(round.credits, name))
     console.print(f"Intervals cover {round.credits.covers}.")
     console.print(f"report: {round.store.where(round_key(round.id, 'report.html'))}", soft_wrap=True)
 
 
-def credits_table(credits: Credits, name: str, verdict: str) -> Table:
-    """One property's credits, the largest first, with v0, v1 and the verdict on the game in the title."""
+def credits_table(credits: Credits, name: str) -> Table:
+    """One property's credits, the largest first."""
     from apportion.stages.attribute import published
 
-    v0, v1 = credits.v0[name], credits.v1[name]
-    table = Table(title=f"{name}: {v0.mean:.3f} (nobody) to {v1.mean:.3f} (everybody), cheap game {verdict}", title_justify="left")
-    table.add_column("contributor")
+    table = Table("contributor", box=SIMPLE_HEAD)
     for column in ("credit", f"{credits.level:.0%} interval", "share"):
         table.add_column(column, justify="right")
     for c in sorted(published(credits, name), key=lambda c: -c.phi):

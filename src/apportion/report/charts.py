@@ -138,7 +138,10 @@ def _row(row: Dot, scale: Axis, top: int, pitch: int, spec: str) -> Markup:
     parts = [
         Markup('<rect class="band" x="0" y="{}" width="100%" height="{}"/>').format(top, pitch),
         Markup('<line class="guide" x1="{}%" x2="{}%" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, RIGHT, y, y),
-        Markup('<text class="name" x="0" y="{:.1f}">{}</text>').format(y + 4, shorten(row.name)),
+        # an inner svg cuts off what is still too long, whatever the font
+        Markup('<svg x="0" y="{}" width="{}%" height="{}"><text class="name" x="0" y="{:.1f}">{}</text></svg>').format(
+            top, LEFT - 1, pitch, pitch / 2 + 4, shorten(row.name)
+        ),
         *(_whisker(scale, low, high, y) if row.bounded else [_absent(scale, row.value, y)]),
         Markup('<circle class="dot" cx="{:.2f}%" cy="{:.1f}" r="4"/>').format(scale.place(row.value), y),
     ]

@@ -12,10 +12,9 @@ from apportion.evaluation.lds import spearman
 from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, Manifest
 from apportion.report.charts import Dot, dots, runs_out
 from apportion.report.numbers import interval, number, portion, precision, signed
-from apportion.report.tables import Spent as Spent
 from apportion.report.tables import Table, credit_table, faith_table, title
 
-LOPSIDED = 2.0  # an equal share this many times the spread of the credits says that v0 lies off the scale
+LOPSIDED = 2.0  # an equal share this many times the spread of the credits hides how contributors differ
 ORDER = ("not faithful", "not established", "faithful")  # the verdict of a property is the worst of the sizes measured
 
 
@@ -168,10 +167,9 @@ def _remarks(v0: Endpoint, v1: Endpoint, equal: float, phi: Sequence[float], bet
     spread = pstdev([value / scale for value in phi]) * scale if scale else 0.0
     if not v0.stated and abs(equal) > LOPSIDED * spread:
         remarks.append(
-            "v0 lies off the scale of real models: most of each credit is the same equal share, "
-            f"{signed(equal, precision([equal]))}, of the way from an untrained model; the credits differ by only "
-            f"{number(spread, precision([spread]))} (standard deviation). Read differences between contributors, "
-            "or state a reference value (valuation.stated_v0)."
+            f"Most of each credit is the same equal share, {signed(equal, precision([equal]))}, of the way from an untrained model; "
+            f"contributors differ by only {number(spread, precision([spread]))} (standard deviation). Read the differences. "
+            "Where v0 lies off the scale of real models, a reference value can be stated instead (valuation.stated_v0)."
         )
     return remarks
 

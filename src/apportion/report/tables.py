@@ -71,33 +71,32 @@ def credit_table(
 ) -> Table:
     """One row per contributor: the published method first, other methods beside it, and the change since the previous round."""
     samples = {c.name: c.samples for c in manifest.contributors}
-    spec = precision([c.phi for c in main])
     others = {method: {c.contributor: c for c in found} for method, found in list(by_method.items())[1:]}
+    columns = _credit_columns(list(others), before is not None, level, better)
+    spec = precision([c.phi for c in main])
+    rows = tuple(_credited(c, samples[c.contributor], list(others.values()), before, spec) for c in main)
+    given, shares = sum(samples[c.contributor] for c in main), [c.share for c in main if c.share is not None]
+    total = [Cell("Sum", "name"), Cell(""), _count(given), _signed(sum(c.phi for c in main), spec), Cell("", "number")]
+    total += [Cell(percent(sum(shares) if len(shares) == len(main) else None), "number")]
+    total += [Cell("", "number")] * (len(columns) - len(total))
+    return Table(f"Credits by {METHODS.get(main[0].method, main[0].method)}", columns, rows, tuple(total))
+
+
+def _credit_columns(others: Sequence[str], change: bool, level: float, better: bool | None) -> tuple[Column, ...]:
     order: Literal["ascending", "descending"] = "ascending" if better is False else "descending"
     columns = [Column("Contributor", "name"), Column("Images", "thumbs"), Column("Given"), Column("Credit", order=order)]
     columns += [Column(f"{portion(level)} interval"), Column("Share", note="credit ÷ (v1 − v0)")]
     columns += [Column(METHODS.get(method, method), note=NOTES.get(method, "")) for method in others]
-    columns += [Column("Change", note="since the previous round")] if before is not None else []
-    rows = []
-    for c in main:
-        row = [
-            Cell(c.contributor, "name", c.contributor),
-            Cell(c.contributor, "thumbs"),
-            _count(samples[c.contributor]),
-            _signed(c.phi, spec),
-        ]
-        row += [Cell(interval(c.low, c.high, spec), "number", c.low), Cell(percent(c.share), "number", c.share)]
-        row += [_beside(found.get(c.contributor), spec) for found in others.values()]
-        row += [_since(c, before, spec)] if before is not None else []
-        rows.append(tuple(row))
-    total = [
-        Cell("Sum", "name"),
-        Cell("", "text"),
-        _count(sum(samples[c.contributor] for c in main)),
-        _signed(sum(c.phi for c in main), spec),
-    ]
-    total += [Cell("", "number"), Cell(percent(_sum([c.share for c in main])), "number")] + [Cell("", "number")] * (len(columns) - 6)
-    return Table(f"Credits by {METHODS.get(main[0].method, main[0].method)}", tuple(columns), tuple(rows), tuple(total))
+    columns += [Column("Change", note="since the previous round")] if change else []
+    return tuple(columns)
+
+
+def _credited(c: Credit, given: int, others: Sequence[Mapping[str, Credit]], before: Mapping[str, float] | None, spec: str) -> Row:
+    row = [Cell(c.contributor, "name", c.contributor), Cell(c.contributor, "thumbs"), _count(given), _signed(c.phi, spec)]
+    row += [Cell(interval(c.low, c.high, spec), "number", c.low), Cell(percent(c.share), "number", c.share)]
+    row += [_beside(found.get(c.contributor), spec) for found in others]
+    row += [_since(c, before, spec)] if before is not None else []
+    return tuple(row)
 
 
 def _beside(credit: Credit | None, spec: str) -> Cell:
@@ -120,11 +119,6 @@ def _signed(value: float, spec: str) -> Cell:
 
 def _count(value: int) -> Cell:
     return Cell(number(value, ",.0f"), "number", value)
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
 
 
 def faith_table(faiths: Sequence[Faith]) -> Table:

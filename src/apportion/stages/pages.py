@@ -12,7 +12,7 @@ from apportion.properties import PROPERTIES
 from apportion.records import Evaluation, Purpose, Wanted
 from apportion.report.attribution import ATTRIBUTIONS
 from apportion.report.page import SHOWN, Grid, Page
-from apportion.report.sections import Spent
+from apportion.report.tables import Spent
 from apportion.stages import spent
 from apportion.stages.collection import training_images
 from apportion.stages.generated import load_samples
@@ -69,7 +69,7 @@ def _grids(round: Round) -> Iterator[Grid]:
             yield Grid(title, f"{made}, seed {wanted.seed}", images)
     full = _samples(round, samples_key(round.truth_game.samples(round.config.seed, round.manifest.everybody)))
     if full is not None:
-        yield Grid("The base model", f"trained on everybody's data, seed {round.config.seed}: other noise than above", full)
+        yield Grid("The base model", f"trained on everybody's data, seed {round.config.seed}", full, same_noise=False)
 
 
 def _one_seed(removals: list[Wanted]) -> list[Wanted]:

@@ -14,6 +14,7 @@ def bar(total: int, what: str, unit: str) -> "tqdm[int]":
         total=total,
         desc=f"{what:<12}",
         unit=unit,
+        disable=total == 0,
         mininterval=0.2 if interactive else SECONDS_BETWEEN_LINES,
         maxinterval=1.0 if interactive else SECONDS_BETWEEN_LINES,
         ncols=100,
