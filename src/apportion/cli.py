@@ -104,7 +104,9 @@ def print_credits(round: "Round") -> None:
     for name in sorted(round.config.properties):
         v0, v1 = round.credits.v0[name].mean, round.credits.v1[name].mean
         verdict = verdicts.get(name, "not established")
-        console.print(f"[bold]{name}[/]  {v0:.3f} (nobody) to {v1:.3f} (everybody); faithful to retraining: [bold]{verdict}[/]", soft_wrap=True)
+        console.print(
+            f"[bold]{name}[/]  {v0:.3f} (nobody) to {v1:.3f} (everybody); faithful to retraining: [bold]{verdict}[/]", soft_wrap=True
+        )
         console.print(credits_table(round.credits, name))
     console.print(f"Intervals cover {round.credits.covers}.")
     console.print(f"report: {round.store.where(round_key(round.id, 'report.html'))}", soft_wrap=True)

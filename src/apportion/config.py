@@ -19,7 +19,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class OpenMoji(Strict):
@@ -58,6 +58,9 @@ class Model(Strict):
         odd = [width for width in self.channels if width % self.norm_groups]
         if odd:
             raise ValueError(f"found channels {odd}, expected multiples of norm_groups ({self.norm_groups})")
+        attending = [width for width, attends in zip(self.channels, self.attention, strict=True) if attends] + self.channels[-1:]
+        if not attending or min(attending) < self.attention_head_dim:  # the last level always attends, in the middle of the U-Net
+            raise ValueError(f"found channels {attending} that attend, expected at least attention_head_dim ({self.attention_head_dim})")
         return self
 
 
@@ -173,6 +176,33 @@ class Config(Strict):
     compute: Compute = Compute()
     seed: Annotated[int, Field(ge=0)] = 0
 
+    @model_validator(mode="after")
+    def _halves(self) -> "Config":
+        levels = len(self.model.channels)
+        if self.data.resolution % 2 ** (levels - 1):
+            raise ValueError(
+                f"found data.resolution {self.data.resolution}, expected a multiple of {2 ** (levels - 1)}: "
+                f"each of the {levels} levels of model.channels halves it but the first"
+            )
+        return self
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that takes 1e-3 for a number, as YAML 1.2 does, and refuses a key given twice."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        keys = [key.value for key, _ in node.value]
+        twice = [key for key in keys if keys.count(key) > 1]
+        if twice:
+            raise yaml.MarkedYAMLError(
+                problem=f"found {twice[0]!r} more than once, expected each option once", problem_mark=node.start_mark
+            )
+        return node
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
 
 def load(path: Path, overrides: Sequence[str] = (), workdir: Path | None = None) -> Config:
     """Reads a YAML configuration, applies `key.sub=value` overrides and fills `{workdir}` in.
@@ -180,13 +210,15 @@ def load(path: Path, overrides: Sequence[str] = (), workdir: Path | None = None)
     Raises ConfigError, naming each wrong key with what was found, where the text or an override does not fit the models above.
     """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raw = _yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
+    except ConfigError as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"found {type(raw).__name__} in {path}, expected a mapping of options")
     for override in overrides:
-        _override(raw, override)
+        raw = _override(raw, override)
     config = parse(raw, str(path))
     if workdir is None:
         return config
@@ -198,20 +230,41 @@ def parse(raw: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        problems = [f"  {'.'.join(map(str, e['loc']))}: {e['msg']} (found {e['input']!r:.80})" for e in error.errors()]
+        problems = [f"  {_option(e['loc'])}: {e['msg']} (found {e['input']!r:.80})" for e in error.errors()]
         raise ConfigError(f"{origin} is not a valid configuration:\n" + "\n".join(problems)) from error
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def _yaml(text: str) -> Any:
+    """Raises ConfigError where the text is no YAML, or has a tag beside the plain ones."""
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506 (a SafeLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: PyYAML's own, for the 45th of a month
+        raise ConfigError(str(error)) from error
+
+
+def _option(loc: tuple[int | str, ...]) -> str:
+    """The option as the user writes it, without what pydantic adds: the kind of data and the branch of a union."""
+    own = loc[:1] + loc[2:] if loc[:1] == ("data",) else loc
+    return ".".join(str(part) for part in own if part not in ("constrained-int", "list[str]"))
+
+
+def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
+    """A copy with one option changed: a section that YAML shares by an anchor changes where it is named and nowhere else."""
     key, equals, value = override.partition("=")
     if not equals or not re.fullmatch(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*", key):
         raise ConfigError(f"found --set {override!r}, expected key.sub=value")
     *parents, last = key.split(".")
+    section = whole = dict(raw)
     for parent in parents:
-        raw = raw.setdefault(parent, {})
-        if not isinstance(raw, dict):
+        inner = section.get(parent, {})
+        if not isinstance(inner, dict):
             raise ConfigError(f"found --set {override!r}, but {parent!r} is no section")
-    raw[last] = yaml.safe_load(value)
+        section[parent] = section = dict(inner)
+    try:
+        section[last] = _yaml(value)
+    except ConfigError as error:
+        raise ConfigError(f"found --set {override!r}, expected a YAML value: {error}") from error
+    return whole
 
 
 def _fill(value: Any, workdir: str) -> Any:
@@ -219,7 +272,9 @@ def _fill(value: Any, workdir: str) -> Any:
         return {key: _fill(item, workdir) for key, item in value.items()}
     if isinstance(value, list):
         return [_fill(item, workdir) for item in value]
-    return value.replace("{workdir}", workdir) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return value.replace("{workdir}", workdir.replace("%", "%25") if value.startswith("file:") else workdir)  # a URI escapes with %
 
 
 def digest(value: Any) -> str:

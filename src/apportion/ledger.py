@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
-from apportion.errors import NotFound
+from apportion.errors import Damaged, NotFound
 from apportion.records import Evaluation, Game, Wanted
 from apportion.store import Store
 
@@ -28,7 +28,10 @@ class Ledger:
     def game(self, game: str) -> Game:
         """Raises NotFound, or Damaged where the text is not the game of that id."""
         where = self.store.where(game_key(game))
-        return Game.parse(self.store.get(game_key(game)), where)
+        found = Game.parse(self.store.get(game_key(game)), where)
+        if found.id != game:
+            raise Damaged(f"found game {found.id} in {where}, expected {game}; it is left as it is")
+        return found
 
     def commit(self, evaluation: Evaluation) -> bool:
         """Records an evaluation; False where somebody else already had."""
@@ -37,7 +40,10 @@ class Ledger:
     def read(self, wanted: Wanted) -> Evaluation:
         """Raises NotFound where it is not evaluated, Damaged where the record is not what its address says."""
         name = record_key(wanted.game, wanted.key)
-        return Evaluation.parse(self.store.get(name), self.store.where(name))
+        found = Evaluation.parse(self.store.get(name), self.store.where(name))
+        if (found.game, found.key) != (wanted.game, wanted.key):
+            raise Damaged(f"found evaluation {found.key} in {self.store.where(name)}, expected {wanted.key}; it is left as it is")
+        return found
 
     def read_all(self, wanted: Iterable[Wanted]) -> Iterator[Evaluation]:
         """The evaluations in the order asked for. Raises NotFound, saying how to have it made, where one is missing."""

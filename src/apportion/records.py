@@ -33,11 +33,11 @@ R = TypeVar("R", bound="Record")
 class Record(BaseModel):
     """A stored JSON object: unknown or mistyped fields are damage."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def dump(self) -> bytes:
         """Canonical text: the same record is always the same bytes."""
-        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
+        return (json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1) + "\n").encode()
 
     @classmethod
     def parse(cls: type[R], data: bytes, origin: str) -> R:

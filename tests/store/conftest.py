@@ -1,11 +1,8 @@
 """The servers, and stores on both backends."""
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ is no package
 
 from servers import s3_bucket, s3_endpoint  # noqa: F401
 

@@ -1,12 +1,9 @@
 """The MLflow server, and trackers on SQLite files that start as copies of one."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ is no package
 
 from servers import mlflow_server  # noqa: F401
 

@@ -23,9 +23,12 @@ def weights(Z):
 
 
 def solve(Z, y, v0, v1, w):
+    """Constrained least squares by its optimality conditions, with the linear and the cubic function of size beside the credits."""
     n = Z.shape[1]
-    X = Z.astype(float)
-    system = np.block([[X.T @ (w[:, None] * X), np.ones((n, 1))], [np.ones((1, n)), np.zeros((1, 1))]])
+    off = Z.sum(axis=1) / n - 0.5
+    X = np.column_stack([Z, off, off**3])
+    ones = np.append(np.ones(n), [0.0, 0.0])[:, None]
+    system = np.block([[X.T @ (w[:, None] * X), ones], [ones.T, np.zeros((1, 1))]])
     return np.linalg.solve(system, np.append(X.T @ (w * (y - v0)), v1 - v0))[:n]
 
 
@@ -58,7 +61,7 @@ def test_hc3_is_the_jackknife_over_pairs(case):
     phi, variance, pairs = jackknife(Z, y, 0.2, 1.4)
     assert (low + high) / 2 == pytest.approx(phi, abs=1e-9)
     assert (low + high) / 2 == pytest.approx(leverage(Z, y, 0.2, 1.4), abs=1e-12)
-    assert (high - low) / 2 == pytest.approx(student.ppf(0.95, pairs - n + 1) * np.sqrt(variance), rel=1e-8)
+    assert (high - low) / 2 == pytest.approx(student.ppf(0.95, pairs - n + 1 - 2) * np.sqrt(variance), rel=1e-8)
 
 
 def test_errors_of_the_ends_enter_by_their_slopes():
@@ -67,7 +70,7 @@ def test_errors_of_the_ends_enter_by_their_slopes():
     y = rng.normal(size=37)
     by_v0 = leverage(Z, y, 1.0, 0.0) - leverage(Z, y, 0.0, 0.0)
     by_v1 = leverage(Z, y, 0.0, 1.0) - leverage(Z, y, 0.0, 0.0)
-    spare = 19 - 6
+    spare = 19 - 6 - 2
     t = student.ppf(0.975, spare)
     plain, wide = hc3(Z, y, 0.5, 2.0), hc3(Z, y, 0.5, 2.0, v0_se=0.3, v1_se=0.7)
     added = ((wide[1] - wide[0]) / 2 / t) ** 2 - ((plain[1] - plain[0]) / 2 / t) ** 2
@@ -76,7 +79,7 @@ def test_errors_of_the_ends_enter_by_their_slopes():
 
 @pytest.mark.parametrize(("level", "least", "most"), [(0.95, 0.945, 0.99), (0.8, 0.78, 0.88)])
 def test_coverage_is_near_nominal(level, least, most):
-    assert least < coverage(8, 48, 300, seed=3, noise=0.5, level=level)[0] < most
+    assert least < coverage(8, 64, 300, seed=3, noise=0.5, level=level)[0] < most
 
 
 def test_coverage_with_measured_ends():
@@ -120,3 +123,14 @@ def test_refuses(m, options, says):
     Z = draw("leverage", 6, m, 2) if m != 10 else np.concatenate([np.eye(6, dtype=bool)[:5], ~np.eye(6, dtype=bool)[:5]])
     with pytest.raises(ValuationError, match=says):
         hc3(Z, np.zeros(m), 0, 1, **options)
+
+
+def test_a_game_of_sizes_alone_moves_nothing_between_players():
+    """Nobody's value far off the scale, and values that saturate with size, leave credits and intervals as they were."""
+    rng = np.random.default_rng(3)
+    Z = draw("leverage", 8, 48, 3)
+    y = Z @ rng.normal(size=8) + rng.normal(size=48)
+    size, shift = Z.sum(axis=1), lambda s: 9.0 * (s - 4.0) - 0.5 * (s - 4.0) ** 3
+    plain = np.array([leverage(Z, y, 0.0, 1.0), *hc3(Z, y, 0.0, 1.0)])
+    moved = np.array([leverage(Z, y + shift(size), -80.0, 1.0), *hc3(Z, y + shift(size), -80.0, 1.0)])
+    assert moved - plain == pytest.approx(80.0 / 8, abs=1e-8)

@@ -18,6 +18,9 @@ from apportion.safetensors import header
 TIMESTEPS = 1000
 BETAS = (1e-4, 0.02)
 
+# What reading raises; diffusers checks an architecture little and trips over what is wrong with it later, in any of these ways.
+_UNREADABLE = (SafetensorError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, NameError, RuntimeError)
+
 
 def build(model: Model, resolution: int, seed: int) -> UNet2DModel:
     """A randomly initialised U-Net for RGB images of `resolution` pixels a side; the same seed gives the same weights."""
@@ -62,7 +65,7 @@ def load(data: bytes, origin: str = "a checkpoint", device: torch.device | str =
         tensors = tensors_from_bytes(data)
         _take_widths(unet, tensors)
         unet.load_state_dict(tensors)
-    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise Damaged(f"found no U-Net in {origin}, expected safetensors with its architecture: {error}; it is left as it is") from error
     return unet.to(device).eval()
 

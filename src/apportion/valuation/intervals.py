@@ -67,7 +67,7 @@ def _left_out(rows: Coalitions, fit: Fit) -> tuple[Vector, int]:
     missed = np.bincount(pair, weights=sign * fit.residual) / np.maximum(kept, ALONE)
     shift = fit.A[:, first] * (sign[first] * missed)
     alone = (kept < ALONE) & (np.abs(fit.A[:, first]) > 1e-6 * np.abs(fit.A).max())
-    return np.where(alone, np.inf, shift), first.size - (n - 1)
+    return np.where(alone, np.inf, shift), first.size - (n - 1) - fit.nuisance
 
 
 def _slopes(rows: Coalitions, fit: Fit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -79,12 +79,15 @@ def banzhaf(Z: ArrayLike, y: ArrayLike, design: str = "uniform") -> Vector:
 
 
 class Fit(NamedTuple):
-    """The constrained fit, linear in its data: phi = d/n + A (y - v0 - d size/n) with d = v1 - v0 and size = players in each row."""
+    """The constrained fit, linear in its data: phi = d/n + A (y - v0 - d size/n) with d = v1 - v0 and size = players in each row.
+
+    `nuisance` is how many functions of size alone were taken out of the values beside the credits."""
 
     phi: Vector  # (n,) credits
     A: Vector  # (n, m) how each coalition's value moves each credit; columns sum to 0
     leverage: Vector  # (m,) diagonal of the hat matrix
-    residual: Vector  # (m,) y - v0 - Z phi
+    residual: Vector  # (m,) what neither the credits nor the functions of size explain
+    nuisance: int
 
 
 def constrained(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Fit:
@@ -98,9 +101,26 @@ def constrained(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Fit:
     w = (size_shares("shapley_kernel", n, m) / np.maximum(size_shares("leverage", n, m), np.finfo(float).tiny))[size]
     # Taking the mean out of each row solves the constraint: what is left can only move credit between players.
     U = rows - size[:, None] / n
+    Q = _of_size_alone(size, n, w)
+    U = U - Q @ (Q.T @ (U * w[:, None]))
     A = _inverse((U.T * w) @ U, n - 1, m) @ (U.T * w)
-    phi = (v1 - v0) / n + A @ (y - v0 - size * ((v1 - v0) / n))
-    return Fit(phi, A, np.einsum("ij,ji->i", U, A), y - v0 - rows @ phi)
+    t = y - v0 - size * ((v1 - v0) / n)
+    leverage = np.einsum("ij,ji->i", U, A) + w * np.sum(Q**2, axis=1)
+    return Fit((v1 - v0) / n + A @ t, A, leverage, t - U @ (A @ t) - Q @ (Q.T @ (w * t)), Q.shape[1])
+
+
+def _of_size_alone(size: NDArray[np.intp], n: int, w: Vector) -> Vector:
+    """Up to two functions of a coalition's size (m, q), orthonormal under the weights: odd about n/2, linear and cubic.
+
+    A game of sizes alone gives every player the same credit, which the constraint already hands out. Such a part of the values
+    is noise to the differences between players, and much of it where nobody's value lies far off the others' (METHODS.md §10),
+    so it is fitted beside them. Over all coalitions it is orthogonal to them: the exhaustive fit stays exact. The even part
+    needs no function, since it cancels in a pair. Few pairs afford few functions."""
+    pairs = len(size) // 2
+    q = min((n - 1) // 2, 2 if pairs >= 2 * n else 1 if pairs > n else 0)
+    off = size - n / 2
+    axes, scale, _ = np.linalg.svd(np.sqrt(w)[:, None] * np.stack([off, off**3], axis=1)[:, :q], full_matrices=False)
+    return np.asarray(axes[:, scale > RANK_TOLERANCE * scale[:1]] / np.sqrt(w)[:, None], dtype=np.float64)
 
 
 def checked(Z: ArrayLike, y: ArrayLike) -> tuple[Coalitions, Vector]:
