@@ -39,10 +39,14 @@ class Ledger:
 
     def read(self, wanted: Wanted) -> Evaluation:
         """Raises NotFound where it is not evaluated, Damaged where the record is not what its address says."""
-        name = record_key(wanted.game, wanted.key)
+        return self.at(wanted.game, wanted.key)
+
+    def at(self, game: str, key: str) -> Evaluation:
+        """The evaluation of a game at a key. Raises as `read` does."""
+        name = record_key(game, key)
         found = Evaluation.parse(self.store.get(name), self.store.where(name))
-        if (found.game, found.key) != (wanted.game, wanted.key):
-            raise Damaged(f"found evaluation {found.key} in {self.store.where(name)}, expected {wanted.key}; it is left as it is")
+        if (found.game, found.key) != (game, key):
+            raise Damaged(f"found evaluation {found.key} in {self.store.where(name)}, expected {key}; it is left as it is")
         return found
 
     def read_all(self, wanted: Iterable[Wanted]) -> Iterator[Evaluation]:

@@ -217,6 +217,7 @@ class Credit(Record):
     method: str
     contributor: str
     phi: Finite
+    se: Finite | None
     low: Finite | None
     high: Finite | None
     share: Finite | None

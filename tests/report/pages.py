@@ -102,7 +102,16 @@ def credits(names: list[str], properties: tuple[str, ...] = tuple(MEANINGS), see
 def _credit(name: str, method: str, who: str, phi: float, gain: float, share: float, noise: float) -> Credit:
     half = gain * (0.05 + 0.3 * share**2)
     bounds = (phi - half, phi + half) if method == "leverage" else (None, None)
-    return Credit(property=name, method=method, contributor=who, phi=phi + noise * gain * share, low=bounds[0], high=bounds[1], share=share)
+    return Credit(
+        property=name,
+        method=method,
+        contributor=who,
+        phi=phi + noise * gain * share,
+        se=None if bounds[0] is None else gain * share / 4,
+        low=bounds[0],
+        high=bounds[1],
+        share=share,
+    )
 
 
 def evidence(names: list[str], properties: tuple[str, ...] = tuple(MEANINGS), seed: int = 0) -> Evidence:

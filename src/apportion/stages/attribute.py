@@ -31,16 +31,18 @@ class Sample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Credits (n,) with an interval where there is an honest one."""
+    """Credits (n,) with standard errors and an interval where there are honest ones."""
 
     phi: Array
+    se: Array | None = None
     low: Array | None = None
     high: Array | None = None
 
 
 def leverage(s: Sample) -> Estimate:
-    low, high = intervals.hc3(s.Z, s.y, s.v0.mean, s.v1.mean, s.level, v0_se=s.v0.se, v1_se=s.v1.se)
-    return Estimate(shapley.leverage(s.Z, s.y, s.v0.mean, s.v1.mean), low, high)
+    data, errors = (s.Z, s.y, s.v0.mean, s.v1.mean), {"v0_se": s.v0.se, "v1_se": s.v1.se}
+    phi, se, _ = intervals.standard_errors(*data, **errors)
+    return Estimate(phi, se, *intervals.hc3(*data, s.level, **errors))
 
 
 def kernelshap(s: Sample) -> Estimate:
@@ -95,6 +97,7 @@ def _credits(round: Round, name: str, sample: Sample) -> Iterator[Credit]:
                 method=method,
                 contributor=contributor,
                 phi=phi,
+                se=_finite(found.se, i),
                 low=_finite(found.low, i),
                 high=_finite(found.high, i),
                 share=phi / gain if gain else None,
@@ -145,15 +148,15 @@ def table(credits: Credits) -> str:
     """credits.csv: numbers as the shortest text that reads back to the same ones, so equal credits are equal bytes."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["property", "method", "contributor", "phi", "low", "high", "share"])
+    rows.writerow(["property", "method", "contributor", "phi", "se", "low", "high", "share"])
     for c in credits.credits:
         rows.writerow([c.property, c.method, cell(c.contributor), *numbers(c)])
     return out.getvalue()
 
 
 def numbers(c: Credit) -> list[str]:
-    """Credit, bounds and share as cells; empty where there is none."""
-    return ["" if value is None else repr(value) for value in (c.phi, c.low, c.high, c.share)]
+    """Credit, standard error, bounds and share as cells; empty where there is none."""
+    return ["" if value is None else repr(value) for value in (c.phi, c.se, c.low, c.high, c.share)]
 
 
 def cell(name: str) -> str:

@@ -14,6 +14,7 @@ from apportion import __version__, datasets
 from apportion.config import Config, digest, parse
 from apportion.datasets.contribution import Contribution
 from apportion.errors import ConfigError, ValuationError
+from apportion.evaluation.counterfactual import without_random
 from apportion.ledger import Ledger
 from apportion.properties import PROPERTIES
 from apportion.properties import check as check_properties
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 ENDPOINT_SEEDS = 900_000
 """Seeds of v(nobody) and v(everybody) lie above those of any design."""
+
+FORECAST_FROM = 20
+"""Evaluations of a game whose cost a forecast is made from."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,20 @@ def _commit(
         ledger.read(item)  # a damaged record stops the round here, not after hours of compute
     tracker.start(plan.round, job, {"apportion.project": config.project, "apportion.manifest": plan.manifest, "apportion.code": plan.code})
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
-    reason = f"{len(pending)} of {len(plan.wanted)} evaluations are not in the ledger"
+    reason = f"{len(pending)} of {len(plan.wanted)} evaluations are not in the ledger{forecast(ledger, pending, config.compute.shards)}"
     return Planned(uri, work=True, pending=len(pending), reason=reason)
+
+
+def forecast(ledger: Ledger, pending: list[Wanted], shards: int) -> str:
+    """What the pending evaluations should take, by what evaluations of their games took before; nothing where none did."""
+    hours = 0.0
+    for game in sorted({item.game for item in pending}):
+        known = sorted(ledger.keys(game))[:FORECAST_FROM]
+        if not known:
+            return ""
+        costs = [ledger.at(game, key).cost.total for key in known]
+        hours += sum(item.game == game for item in pending) * float(np.mean(costs)) / 3600
+    return f"; they should take {hours:.2g} device hours, {60 * hours / shards:.2g} minutes on {shards} shards"
 
 
 def head(store: Store, project: str) -> str | None:
@@ -180,6 +196,8 @@ def check_budget(config: Config, n: int) -> None:
         else:
             shapley.kernelshap(Z, nothing, 0.0, 0.0)
         held_out(config, n)
+        if asked := config.evaluation.counterfactual:
+            without_random(n, asked.share, asked.random, config.evaluation.seed)
     except ValuationError as error:
         raise ConfigError(
             f"{error}; {n} contributors: raise valuation.coalitions or change valuation.seed or evaluation.held_out"

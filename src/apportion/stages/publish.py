@@ -69,7 +69,7 @@ def statement(round: Round) -> str:
     samples = {row.name: row.samples for row in round.manifest.contributors}
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["property", "contributor", "images", "credit", "low", "high", "share", "faithfulness", "covers"])
+    rows.writerow(["property", "contributor", "images", "credit", "se", "low", "high", "share", "faithfulness", "covers"])
     for name in sorted(round.config.properties):
         for c in published(round.credits, name):
             rows.writerow([name, cell(c.contributor), samples[c.contributor], *numbers(c), verdicts[name], round.credits.covers])
@@ -134,8 +134,8 @@ def _phi(credits: Credits, method: str) -> dict[str, float]:
     for c in credits.credits:
         if c.method == method:
             found[f"phi/{c.property}/{c.contributor}"] = c.phi
-            if c.low is not None and c.high is not None:
-                found[f"phi_width/{c.property}/{c.contributor}"] = c.high - c.low
+            if c.se is not None:
+                found[f"phi_se/{c.property}/{c.contributor}"] = c.se
     return found
 
 

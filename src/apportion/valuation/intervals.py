@@ -26,17 +26,25 @@ def hc3(
     noisy v0 and v1, as their error also enters the residuals.
     A player whom only a single pair tells apart from another gets (-inf, inf): nothing is left to judge that pair by.
     Raises ValuationError for bad input and for fewer pairs than players."""
-    fit = constrained(Z, y, v0, v1)
     if not 0 < level < 1:
         raise ValuationError(f"found level = {level}, expected a number between 0 and 1")
+    phi, se, spare = standard_errors(Z, y, v0, v1, v0_se=v0_se, v1_se=v1_se)
+    half = student.ppf(0.5 + level / 2, spare) * se
+    return phi - half, phi + half
+
+
+def standard_errors(
+    Z: ArrayLike, y: ArrayLike, v0: float, v1: float, *, v0_se: float = 0.0, v1_se: float = 0.0
+) -> tuple[Vector, Vector, int]:
+    """Credits (n,), their standard errors (n,) and the degrees of freedom: what `hc3` makes intervals of. Raises as it does."""
+    fit = constrained(Z, y, v0, v1)
     if not (0 <= v0_se < np.inf and 0 <= v1_se < np.inf):
         raise ValuationError(f"found v0_se = {v0_se} and v1_se = {v1_se}, expected finite standard errors of 0 or more")
     rows, _ = checked(Z, y)
     shift, spare = _left_out(rows, fit)
     by_v0, by_v1 = _slopes(rows, fit)
     variance = np.sum(shift**2, axis=1) + (by_v0 * v0_se) ** 2 + (by_v1 * v1_se) ** 2
-    half = student.ppf(0.5 + level / 2, spare) * np.sqrt(variance)
-    return fit.phi - half, fit.phi + half
+    return fit.phi, np.sqrt(variance), spare
 
 
 def covers(m: int, n: int, method: str) -> str:
