@@ -3,6 +3,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 
 PY := .venv/bin/python
 PIP := $(PY) -m pip install -qq --no-input --disable-pip-version-check# says nothing but errors
@@ -33,7 +34,7 @@ demo: $(READY) ## credit the designers of OpenMoji: a whole round in work/, minu
 	@$(PY) -m pipelines run configs/openmoji.yaml --workdir work
 
 test: $(READY) ## run the tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile
 
 check: $(READY) ## lint, formatting, types, and which module may import which
 	@$(PY) -m ruff check --quiet
@@ -51,7 +52,7 @@ lock: | $(PY) ## pin the newest allowed version of every dependency in constrain
 	@mv .venv/lock.txt constraints.txt
 	@echo "wrote constraints.txt: $$(grep -c == constraints.txt) packages"
 
-clean: ## delete caches; never .venv/ or work/
+clean: ## delete caches, never .venv/ or work/
 	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info src/*.egg-info
 	@find . -path ./.venv -prune -o -path ./work -prune -o -name __pycache__ -type d -exec rm -rf {} +
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from apportion import logs
 from apportion.config import Config, load
-from apportion.errors import ApportionError
+from apportion.errors import ApportionError, ConfigError
 
 COMPILED = Path(__file__).parent / "compiled"
 log = logging.getLogger("pipelines")
@@ -46,17 +47,22 @@ def run_here(told: argparse.Namespace) -> None:
     from kfp import local
 
     from pipelines.attribution import attribution
-    from pipelines.terminal import calm
+    from pipelines.terminal import calm, plain
 
     config = load(told.config, told.overrides, told.workdir)
-    told.workdir.mkdir(parents=True, exist_ok=True)
+    try:
+        told.workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the work folder: {error}; choose another (--workdir)") from error
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(told.workdir / "pipeline"))
     start = time.perf_counter()
     try:
         with calm():
             attribution(config=config.model_dump_json(), shards=list(range(config.compute.shards)))
     except RuntimeError as error:  # kfp's only word for a failed task, whose own message is above
-        raise ApportionError(f"the pipeline stopped: {error}; run the same command again to go on where it stopped") from error
+        failed = re.search(r"Inner task failed: '(\w+)", plain(str(error)))
+        where = f"in {failed[1]}" if failed else plain(str(error))
+        raise ApportionError(f"the pipeline stopped {where}, see above; run the same command again to go on where it stopped") from error
     conclude(config, time.perf_counter() - start)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
+from rich.text import Text
 
 from apportion import __version__, logs, stages
 from apportion.config import load
@@ -20,7 +21,7 @@ from apportion.records import Credits
 if TYPE_CHECKING:
     from apportion.stages.round import Round
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False, emoji=False)  # names and paths are shown as they are
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -81,11 +82,11 @@ def list_rounds(told: argparse.Namespace) -> None:
     from apportion.store import open_store
 
     store = open_store(told.store)
-    table = Table("round", "project", "previous", "code", "compute (s)")
+    table = Table(Column("round", no_wrap=True), "project", "previous", "code", "compute (s)")  # an address is to be copied whole
     for key in store.list("rounds/"):
         if key.endswith("/round.json"):
             commit = Commit.parse(store.get(key), store.where(key))
-            table.add_row(commit.round, commit.project, commit.previous or "", commit.code, f"{sum(commit.seconds.values()):.0f}")
+            table.add_row(commit.round, commit.project, (commit.previous or "")[:8], commit.code, f"{sum(commit.seconds.values()):.0f}")
     console.print(table)
 
 
@@ -104,9 +105,8 @@ def print_credits(round: "Round") -> None:
     for name in sorted(round.config.properties):
         v0, v1 = round.credits.v0[name].mean, round.credits.v1[name].mean
         verdict = verdicts.get(name, "not established")
-        console.print(
-            f"[bold]{name}[/]  {v0:.3f} (nobody) to {v1:.3f} (everybody); faithful to retraining: [bold]{verdict}[/]", soft_wrap=True
-        )
+        ends = f"  {v0:.3f} (nobody) to {v1:.3f} (everybody); faithful to retraining: "
+        console.print(Text.assemble((name, "bold"), ends, (verdict, "bold")), soft_wrap=True)
         console.print(credits_table(round.credits, name))
     console.print(f"Intervals cover {round.credits.covers}.")
     console.print(f"report: {round.store.where(round_key(round.id, 'report.html'))}", soft_wrap=True)
@@ -126,17 +126,29 @@ def credits_table(credits: Credits, name: str) -> Table:
 
 
 def verify_round(told: argparse.Namespace) -> None:
-    """Raises Damaged where a record, or the credits that follow from the records, are not what is stored."""
+    """Raises Damaged where a record is, or where credits, evidence or statement do not follow from the records."""
     from apportion.errors import Damaged
-    from apportion.stages.attribute import credit
-    from apportion.stages.round import Round
+    from apportion.stages.attribute import credit, follow, table
+    from apportion.stages.evaluate import judge
+    from apportion.stages.publish import statement
+    from apportion.stages.round import Round, round_key
 
     round = Round.open(told.round)
     records = sum(1 for _ in round.ledger.read_all(round.wanted))
-    again, stored = credit(round), round.credits
-    if again != stored:
-        raise Damaged(f"found credits of round {round.id} that do not follow from its ledger; they are left as they are")
-    logging.info(json.dumps({"round": round.id, "evaluations": records, "credits": len(stored.credits), "verified": True}))
+    follows: dict[str, Callable[[], bytes]] = {
+        "credits.json": lambda: credit(round).dump(),
+        "credits.csv": lambda: table(round.credits).encode(),
+        "followup.json": lambda: follow(round).dump(),
+        "evidence.json": lambda: judge(round).dump(),
+        "statement.csv": lambda: statement(round).encode(),
+    }
+    made = list(follows) if round.has("round.json") else [name for name in follows if round.has(name)]
+    for name in made:
+        if round.store.get(key := round_key(round.id, name)) != follows[name]():
+            raise Damaged(
+                f"found {round.store.where(key)}, which does not follow from the ledger (Apportion {__version__}); it is left as it is"
+            )
+    logging.info(json.dumps({"round": round.id, "evaluations": records, "verified": made}))
 
 
 if __name__ == "__main__":

@@ -211,9 +211,7 @@ def load(path: Path, overrides: Sequence[str] = (), workdir: Path | None = None)
     """
     try:
         raw = _yaml(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration {path}: {error}") from error
-    except ConfigError as error:
+    except (OSError, UnicodeDecodeError, ConfigError) as error:
         raise ConfigError(f"cannot read the configuration {path}: {error}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"found {type(raw).__name__} in {path}, expected a mapping of options")
@@ -259,7 +257,8 @@ def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
         inner = section.get(parent, {})
         if not isinstance(inner, dict):
             raise ConfigError(f"found --set {override!r}, but {parent!r} is no section")
-        section[parent] = section = dict(inner)
+        section[parent] = dict(inner)
+        section = section[parent]
     try:
         section[last] = _yaml(value)
     except ConfigError as error:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from servers import s3_bucket, s3_endpoint  # noqa: F401
 
 from apportion.store import Store, open_store

@@ -4,7 +4,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from servers import mlflow_server  # noqa: F401
 
 from apportion.config import Tracking

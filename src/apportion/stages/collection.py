@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as arrays_from_bytes
 from safetensors.numpy import save as arrays_to_bytes
 
+from apportion.config import digest
 from apportion.datasets.contribution import Contribution
 from apportion.diffusion.images import Images
 from apportion.errors import Damaged
@@ -46,16 +47,19 @@ def read_manifest(store: Store, manifest_id: str) -> Manifest:
     """Raises Damaged where the table is not the manifest of that id."""
     where = store.where(manifest_key(manifest_id))
     try:
-        rows = pq.read_table(io.BytesIO(store.get(manifest_key(manifest_id)))).to_pylist()
-        samples: dict[tuple[str, str, str | None], int] = defaultdict(int)
-        for row in rows:
-            samples[row["contributor"], row["data"], row["joined"]] += 1
-    except (pa.ArrowException, KeyError) as error:
-        raise Damaged(f"found no manifest in {where}, expected a parquet table: {error}") from error
-    contributors = [Contributor(name=name, data=data, samples=count, joined=joined) for (name, data, joined), count in samples.items()]
+        # no thread but this one: a pool that is still starting when a short process ends aborts it, and pre_buffer starts one too
+        table = pq.ParquetFile(io.BytesIO(store.get(manifest_key(manifest_id))), pre_buffer=False).read(use_threads=False)
+        samples: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
+        for row in table.to_pylist():
+            samples[row["contributor"], row["data"], row["joined"]].append(row["sample"])
+        contributors = [Contributor(name=name, data=data, samples=len(of), joined=joined) for (name, data, joined), of in samples.items()]
+        odd = [name for (name, data, _), of in samples.items() if digest(sorted(of)) != data]
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:  # OSError: pyarrow's own, for a broken footer
+        raise Damaged(f"found no manifest in {where}, expected a parquet table of samples: {error}; it is left as it is") from error
     manifest = Manifest(contributors=tuple(sorted(contributors, key=lambda row: row.name)))
-    if manifest.id != manifest_id:
-        raise Damaged(f"found manifest {manifest.id} in {where}, expected {manifest_id}; it is left as it is")
+    if odd or manifest.id != manifest_id or len(set(manifest.names)) < manifest.n:
+        about = f" with samples of {odd} that are not those of their data" if odd else ""
+        raise Damaged(f"found manifest {manifest.id} in {where}{about}, expected {manifest_id}; it is left as it is")
     return manifest
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,8 +22,8 @@ from apportion.properties import check as check_properties
 from apportion.properties.network import open_network
 from apportion.records import Game, Manifest, Plan, Property, Purpose, Recipe, Wanted, members_text
 from apportion.stages import collection
-from apportion.stages.round import round_key
-from apportion.store import Store, open_store
+from apportion.stages.round import reference_key, round_key, weights_key
+from apportion.store import Pointer, Store, open_store
 from apportion.tracking import open_tracker
 from apportion.valuation import coalitions, intervals, shapley
 
@@ -56,6 +57,8 @@ def run_text(config: str, job: str | None = None) -> Planned:
 
 def run(config: Config, job: str | None = None) -> Planned:
     """Plans a round. Raises an ApportionError that names the option to change for anything that would fail later."""
+    check_properties(config.properties)
+    check_names(config)
     store = open_store(config.store)
     store.probe()
     network = _network_hash(config)
@@ -81,15 +84,25 @@ def _commit(
     ledger = Ledger(store)
     for game in games:
         ledger.open_game(game)
-    store.ensure(round_key(plan.round, "config.json"), lambda: _json(config.model_dump(mode="json")))
+    _remember(store, plan, config)
     store.ensure(round_key(plan.round, "plan.json"), plan.dump)
-    pending = ledger.pending(plan.wanted)
-    for item in (item for item in plan.wanted if item not in pending):
-        ledger.read(item)  # a damaged record stops the round here, not after hours of compute
+    pending, unique = ledger.pending(plan.wanted), {item.key: item for item in plan.wanted}
+    for key in unique.keys() - {item.key for item in pending}:
+        ledger.read(unique[key])  # what is damaged stops the round here, not after hours of compute
+    for name in (weights_key(plan.base), weights_key(plan.pruned or plan.base), reference_key(plan.reference)):
+        if store.exists(name):
+            store.get(name)
     tracker.start(plan.round, job, {"apportion.project": config.project, "apportion.manifest": plan.manifest, "apportion.code": plan.code})
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
-    reason = f"{len(pending)} of {len(plan.wanted)} evaluations are not in the ledger{forecast(ledger, pending, config.compute.shards)}"
+    reason = f"{len(pending)} of {len(unique)} evaluations are not in the ledger{forecast(ledger, pending, config.compute.shards)}"
     return Planned(uri, work=True, pending=len(pending), reason=reason)
+
+
+def _remember(store: Store, plan: Plan, config: Config) -> None:
+    """Keeps what the round is told. The last told holds: tracking and compute name no round, so they may change before a re-run."""
+    key, text = round_key(plan.round, "config.json"), _json(config.model_dump(mode="json"))
+    if not store.put_if_absent(key, text) and (known := store.read_pointer(key)) and known.data != text:
+        store.swap(key, known.tag, text)
 
 
 def forecast(ledger: Ledger, pending: list[Wanted], shards: int) -> str:
@@ -106,8 +119,17 @@ def forecast(ledger: Ledger, pending: list[Wanted], shards: int) -> str:
 
 def head(store: Store, project: str) -> str | None:
     """The last committed round of a project."""
-    pointer = store.read_pointer(f"heads/{project}")
-    return None if pointer is None else pointer.data.decode().strip()
+    pointer = store.read_pointer(head_key(project))
+    return None if pointer is None else named(pointer)
+
+
+def head_key(project: str) -> str:
+    return f"heads/{project}"
+
+
+def named(pointer: Pointer) -> str:
+    """The round that a head points to."""
+    return pointer.data.decode().strip()
 
 
 def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Plan, list[Game]]:
@@ -185,8 +207,8 @@ def held_out(config: Config, n: int) -> NDArray[np.bool_]:
 
 
 def check_budget(config: Config, n: int) -> None:
-    """Raises ConfigError where the coalitions cannot carry an estimate or, for the leverage design, an interval."""
-    try:
+    """Raises ConfigError where the coalitions cannot carry an estimate or, for the leverage design, an interval, or are too few to draw."""
+    with _refused(n, "change valuation.coalitions or valuation.seed"):
         Z = design(config, n)
         nothing = np.zeros(len(Z))
         if config.valuation.design == "leverage":
@@ -195,17 +217,29 @@ def check_budget(config: Config, n: int) -> None:
                 raise ValuationError("found contributors told apart by a single pair of coalitions, so with no interval")
         else:
             shapley.kernelshap(Z, nothing, 0.0, 0.0)
+    with _refused(n, "change evaluation.held_out or evaluation.alphas"):
         held_out(config, n)
-        if asked := config.evaluation.counterfactual:
+    if asked := config.evaluation.counterfactual:
+        with _refused(n, "lower evaluation.counterfactual.random"):
             without_random(n, asked.share, asked.random, config.evaluation.seed)
+
+
+def check_names(config: Config) -> None:
+    """Raises ConfigError where an option speaks of a property that the round does not measure."""
+    asked = {"valuation.stated_v0": list(config.valuation.stated_v0)}
+    if config.evaluation.counterfactual:
+        asked["evaluation.counterfactual.property"] = [config.evaluation.counterfactual.property]
+    for option, names in asked.items():
+        for name in set(names) - set(config.properties):
+            raise ConfigError(f"found {name!r} in {option}, expected one of properties: {', '.join(config.properties)}")
+
+
+@contextmanager
+def _refused(n: int, mend: str) -> Iterator[None]:
+    try:
+        yield
     except ValuationError as error:
-        raise ConfigError(
-            f"{error}; {n} contributors: raise valuation.coalitions or change valuation.seed or evaluation.held_out"
-        ) from error
-    counterfactual = config.evaluation.counterfactual
-    if counterfactual and counterfactual.property not in config.properties:
-        found = counterfactual.property
-        raise ConfigError(f"found evaluation.counterfactual.property {found!r}, expected one of properties: {config.properties}")
+        raise ConfigError(f"{error}; {n} contributors: {mend}") from error
 
 
 def resolve_precision(config: Config) -> Literal["fp32", "bf16"]:
@@ -218,7 +252,6 @@ def resolve_precision(config: Config) -> Literal["fp32", "bf16"]:
 
 
 def _network_hash(config: Config) -> str | None:
-    check_properties(config.properties)
     if not any(PROPERTIES[name].needs_network for name in config.properties):
         return None
     return open_network(config.network)[1]

@@ -16,15 +16,17 @@ from apportion.report.page import render
 from apportion.stages.attribute import cell, numbers, published
 from apportion.stages.evaluate import status
 from apportion.stages.pages import page
-from apportion.stages.plan import head
+from apportion.stages.plan import head_key, named
 from apportion.stages.round import Round, round_key
+from apportion.store import Pointer
 from apportion.tracking import Tracker, open_tracker
 
 
 def run(round_uri: str) -> str:
     """Publishes a round; returns where its report is."""
     round = Round.open(round_uri)
-    before = previous(round)
+    last = round.store.read_pointer(head_key(round.config.project))
+    before = previous(round, last)
     round.write("statement.csv", lambda: statement(round).encode())
     round.write("report.html", lambda: render(page(round, before)).encode())
     tracker = open_tracker(round.config.tracking)
@@ -39,24 +41,24 @@ def run(round_uri: str) -> str:
             code=__version__,
         )
         round.write("round.json", commit.dump)
-    move_head(round)
+    move_head(round, last)
     if tracking_run is not None:
         tracker.finish(tracking_run)
     return round.store.where(round_key(round.id, "report.html"))
 
 
-def previous(round: Round) -> Round | None:
-    """The round that the project's head pointed to before this one."""
-    last = head(round.store, round.config.project)
-    return None if last in (None, round.id) else Round.open(f"{round.store.uri.rstrip('/')}/rounds/{last}")
+def previous(round: Round, last: Pointer | None) -> Round | None:
+    """The round that the project's head pointed to, as read, before this one."""
+    return None if last is None or named(last) == round.id else Round.open(f"{round.store.uri.rstrip('/')}/rounds/{named(last)}")
 
 
-def move_head(round: Round) -> None:
-    """Compare-and-swap: of two publishers one fails with Conflict, and its round stays committed but is not the head."""
-    key = f"heads/{round.config.project}"
-    pointer = round.store.read_pointer(key)
-    if pointer is None or pointer.data.decode().strip() != round.id:
-        round.store.swap(key, None if pointer is None else pointer.tag, f"{round.id}\n".encode())
+def move_head(round: Round, last: Pointer | None) -> None:
+    """Compare-and-swap with what was published before: raises Conflict where somebody has published since.
+
+    The round then stays committed but is not the head, whose report it was not compared with: run again to publish it all the same.
+    """
+    if last is None or named(last) != round.id:
+        round.store.swap(head_key(round.config.project), None if last is None else last.tag, f"{round.id}\n".encode())
 
 
 def everything(round: Round) -> list[tuple[Wanted, Evaluation]]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apportion.config import Config, parse
-from apportion.errors import Damaged, NotFound, StoreError
+from apportion.errors import ConfigError, Damaged, NotFound, StoreError
 from apportion.ledger import Ledger
 from apportion.records import Credits, Evaluation, Evidence, Followup, Game, Manifest, Plan, Purpose, Record, Wanted
 from apportion.stages.collection import read_manifest
@@ -88,9 +88,12 @@ class Round:
         Shards are dealt from everything the round wants, not from what is left, so a shard that starts later than another, or again,
         never takes over its coalitions.
         """
+        shards = self.config.compute.shards
+        if not 0 <= shard < shards:
+            raise ConfigError(f"found shard {shard} of round {self.id}, expected 0 to {shards - 1} (compute.shards)")
         unique = {item.key: item for item in self.wanted}
         dealt = sorted(unique.values(), key=lambda item: item.game != self.plan.truth_game)
-        return self.ledger.pending(dealt[shard :: self.config.compute.shards])
+        return self.ledger.pending(dealt[shard::shards])
 
     def data(self, wanted: Wanted) -> tuple[str, ...]:
         """Sorted data hashes of a coalition's members."""

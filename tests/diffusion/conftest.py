@@ -1,0 +1,46 @@
+"""A small U-Net with attention, training images of one colour, and the arithmetic of one CPU thread."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from apportion.config import Model
+from apportion.diffusion.compute import Compute
+from apportion.diffusion.images import Images
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def cpu() -> Compute:
+    return Compute(torch.device("cpu"), "fp32")
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """Two levels, the lower of which attends; 0.2 M parameters."""
+    return Model(channels=[16, 32], attention=[False, True], norm_groups=8)
+
+
+@pytest.fixture(scope="session")
+def plain() -> Callable[..., Images]:
+    """`k` images of one grey level."""
+
+    def make(level: int, k: int, side: int = 8) -> Images:
+        return Images(torch.full((k, 3, side, side), level, dtype=torch.uint8), torch.ones(k, dtype=torch.bool))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def varied() -> Images:
+    """Twelve different images of noise, every other of which may be mirrored."""
+    pixels = torch.randint(0, 256, (12, 3, 8, 8), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
+    return Images(pixels, torch.arange(12) % 2 == 0)

@@ -1,0 +1,375 @@
+"""Every bad input through the real entry points: refused at `plan` or before, in words that help, and nothing is computed."""
+
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from servers import free_port
+from tiny import ALONE, CONFIG, SHARDED, evaluated, fill, from_folder, give, kept, nothing_made, plan, planned, ran, root, snapshot, told
+
+from apportion.errors import ConfigError, Damaged, DataError, PropertyError, StoreError, TrackingError
+from apportion.ledger import record_key
+from apportion.stages import finetune, sample, score
+from apportion.stages.round import reference_key, weights_key
+
+
+def refused(workdir, kind, *overrides, says=()):
+    """Plans with these overrides; asserts the error, what it says, and that nothing was made. Returns the message."""
+    with pytest.raises(kind) as caught:
+        plan.run(told(workdir, *overrides))
+    assert not [word for word in says if word not in str(caught.value)], str(caught.value)
+    assert nothing_made(workdir)
+    assert not list(workdir.rglob("rounds/*"))
+    return str(caught.value)
+
+
+def process_refused(*arguments, says=()):
+    """Runs a command; asserts exit code 1 and one clear message without a traceback. Returns it."""
+    code, out, err = ran(*arguments)
+    assert (code, out) == (1, ""), out + err
+    assert "Traceback" not in err
+    assert not [word for word in says if word not in err], err
+    return err
+
+
+# The configuration
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("valuation.coalitionz=12", ["valuation.coalitionz", "found 12"]),
+        ("retries=3", ["retries", "found 3"]),
+        ("valuation.coalitions=many", ["valuation.coalitions", "integer", "found 'many'"]),
+        ("valuation.coalitions=12.5", ["valuation.coalitions", "found 12.5"]),
+        ("train.steps='20'", ["train.steps", "found '20'"]),
+        ("train.lr=0", ["train.lr", "greater than 0"]),
+        ("properties=fid", ["properties", "list"]),
+        ("properties=[]", ["properties"]),
+        ("sampling.images=8", ["sampling.images", "found 8"]),
+        ("removal.method=unlearn", ["removal", "found 'unlearn'"]),
+        ("removal={method: finetune}", ["removal", "fitting"]),
+        ("data.source=folder", ["data.path", "Field required"]),
+        ("data.source=imagenet", ["data", "imagenet"]),
+        ("model.channels=[16]", ["attention", "channels"]),
+        ("compute.shards=0", ["compute.shards"]),
+        ("project=../x", ["project", "found '../x'"]),
+        ("project=a/b", ["project"]),
+        ("project=''", ["project"]),
+        ("project=.hidden", ["project"]),
+    ],
+)
+def test_options_that_are_none(tmp_path, override, says):
+    refused(tmp_path, ConfigError, override, says=[*says, "tiny.yaml is not a valid configuration"])
+
+
+@pytest.mark.parametrize("override", ["valuation.coalitions", "=3", "../x=1", "a b=1", "project.name=x"])
+def test_overrides_that_are_none(tmp_path, override):
+    refused(tmp_path, ConfigError, override, says=["--set", override])
+
+
+def test_a_typing_error_in_an_override_ends_the_command():
+    err = process_refused(
+        "-m",
+        "pipelines",
+        "run",
+        CONFIG,
+        "--workdir",
+        "/nowhere",
+        "--set",
+        "valuation.coalitons=12",
+        says=["valuation.coalitons", "found 12"],
+    )
+    assert len(err.splitlines()) == 2  # whose configuration, and what is wrong in it
+    assert not Path("/nowhere").exists()
+
+
+@pytest.mark.parametrize("text", ["project: [", "- a list\n", "\x00", "", "project: tiny\nproject: [}"])
+def test_files_that_are_no_configuration(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    process_refused("-m", "apportion", "plan", tmp_path / "config.yaml", "--workdir", tmp_path / "work", says=["config.yaml"])
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_configuration_that_is_not_there(tmp_path):
+    err = process_refused("-m", "apportion", "plan", tmp_path / "config.yaml", says=["cannot read the configuration", "config.yaml"])
+    assert len(err.splitlines()) == 1
+
+
+# Where things are kept
+
+
+@pytest.mark.parametrize("store", ["ftp://host/x", "work/store", "file://relative", "s3://", "s3://bucket/../x", "gs://bucket/x", "/tmp/x"])
+def test_stores_that_are_none(tmp_path, store):
+    refused(tmp_path, StoreError, f"store={store}", says=[store, "file:///absolute/folder or s3://bucket/prefix", "option `store`"])
+
+
+def test_a_work_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    told_ = [CONFIG, "--workdir", tmp_path / "taken" / "work", "--set", ALONE]
+    process_refused("-m", "pipelines", "run", *told_, says=["cannot make the work folder", "taken/work", "--workdir"])
+    process_refused("-m", "apportion", "plan", *told_, says=["cannot be used as a store", "taken/work/store", "option `store`"])
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_store_that_cannot_be_written(tmp_path):
+    """Root may write anywhere but where there is no folder to write to."""
+    refused(tmp_path, StoreError, "store=file:///proc/nowhere/store", says=["/proc/nowhere/store", "writable folder", "option `store`"])
+
+
+def test_a_tracking_server_that_is_not_there(tmp_path):
+    """Known before any compute, and in seconds."""
+    began, url = time.monotonic(), f"http://127.0.0.1:{free_port()}"
+    refused(tmp_path, TrackingError, f"tracking.uri={url}", says=[url, "refused", "tracking.uri=null"])
+    assert time.monotonic() - began < 30
+
+
+def test_the_tracking_server_is_asked_before_images_are_read(tmp_path):
+    refused(
+        tmp_path, TrackingError, f"tracking.uri=http://127.0.0.1:{free_port()}", "data={source: folder, path: /nowhere, resolution: 16}"
+    )
+
+
+# Images and who gave them
+
+
+@pytest.fixture
+def gifts(tmp_path):
+    """Sound images of ada, bob, cy and dee."""
+    return give(tmp_path / "data", ["ada", "bob", "cy", "dee"], images=3)
+
+
+def test_sound_images_are_planned(gifts, tmp_path):
+    """So that what is refused below is refused for its one fault."""
+    assert planned(tmp_path / "work", *from_folder(gifts)).manifest.names == ["ada", "bob", "cy", "dee"]
+
+
+def test_a_contributor_without_images(gifts, tmp_path):
+    (gifts / "eve").mkdir()
+    refused(
+        tmp_path / "work", DataError, *from_folder(gifts), says=["found 0 images for contributor 'eve'", "at least 2", "data.min_images"]
+    )
+
+
+def test_a_contributor_with_too_few_images(gifts, tmp_path):
+    (gifts / "bob" / "0.png").unlink()
+    (gifts / "bob" / "1.png").unlink()
+    refused(
+        tmp_path / "work",
+        DataError,
+        *from_folder(gifts),
+        says=["found 1 images for contributor 'bob'", "need at least 2", "data.min_images"],
+    )
+    refused(tmp_path / "drawings", DataError, "data.min_images=50", says=["'Sofie Ascherl'", "need at least 50"])
+
+
+def test_an_unreadable_image_is_named(gifts, tmp_path):
+    whole = (gifts / "cy" / "1.png").read_bytes()
+    (gifts / "cy" / "1.png").write_bytes(whole[: len(whole) // 2])
+    (gifts / "dee" / "2.png").write_text("not an image")
+    with kept(gifts / "cy" / "1.png"):
+        refused(
+            tmp_path / "work",
+            DataError,
+            *from_folder(gifts),
+            says=["found 2 files that cannot be read", "cy/1.png", "dee/2.png", "data.path"],
+        )
+
+
+def test_images_of_other_sizes(gifts, tmp_path):
+    """The rule: refused, unless data.resize=crop takes the middle square and shrinks it; nothing is ever enlarged."""
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(gifts / "ada" / "large.png")
+    refused(tmp_path / "work", DataError, *from_folder(gifts), says=["ada/large.png: 30x20", "expected 16x16", "data.resize=crop"])
+    cropped = from_folder(gifts, "data.resize=crop")
+    assert planned(tmp_path / "cropped", *cropped).manifest.contributors[0].samples == 4
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(gifts / "bob" / "small.png")
+    refused(tmp_path / "work", DataError, *cropped, says=["bob/small.png: 8x8", "smaller than 16x16", "data.resolution"])
+
+
+def test_images_of_other_modes_are_made_one(gifts, tmp_path):
+    """Grey, 16-bit grey, palette and transparency on white: all become RGB."""
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    Image.fromarray(grey).save(gifts / "ada" / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(gifts / "ada" / "deep.png")
+    Image.fromarray(grey).convert("P").save(gifts / "bob" / "palette.gif")
+    Image.fromarray(np.zeros((16, 16, 4), np.uint8)).save(gifts / "bob" / "clear.png")
+    round = planned(tmp_path / "work", *from_folder(gifts))
+    assert [c.samples for c in round.manifest.contributors] == [5, 5, 3, 3]
+
+
+def test_an_image_given_twice_is_warned_of_with_both_names(gifts, tmp_path, caplog):
+    shutil.copy(gifts / "ada" / "0.png", gifts / "dee" / "copied.png")
+    plan.run(told(tmp_path / "work", *from_folder(gifts)))
+    assert "the same image was given by 'ada' (ada/0.png) and 'dee' (dee/copied.png): they share the credit for it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ("ada/0.png,../x", ["'../x'", "contributor names that cannot be used"]),
+        ("../secret.png,ada", ["'../secret.png'", "contain '..'"]),
+        ("/etc/passwd,ada", ["'/etc/passwd'", "absolute"]),
+        ("ada/none.png,ada", ["ada/none.png", "without a file"]),
+        (",ada", ["no path"]),
+        ("ada/0.png,", ["no contributor"]),
+    ],
+)
+def test_names_and_paths_in_a_manifest(gifts, tmp_path, row, says):
+    rows = [f"{name}/{i}.png,{name}" for name in ("ada", "bob", "cy", "dee") for i in (1, 2)]
+    (gifts / "manifest.csv").write_text("\n".join(["path,contributor", *rows, row]) + "\n")
+    refused(tmp_path / "work", DataError, *from_folder(gifts / "manifest.csv"), says=says)
+    assert {path.name for path in tmp_path.iterdir()} <= {"data", "work"}
+
+
+def test_designers_that_are_none(tmp_path):
+    refused(
+        tmp_path, ConfigError, "data.contributors=[Emily Jaeger, Lisa Thiel]", says=["'Emily Jaeger'", "did you mean", "data.contributors"]
+    )
+
+
+def test_images_that_are_not_there(tmp_path):
+    refused(tmp_path, DataError, *from_folder(tmp_path / "none"), says=["none", "data.path"])
+
+
+def test_bad_images_end_the_pipeline_with_one_message(gifts, tmp_path):
+    """Through KFP, whose component fails: the message of the stage, which stage it was, and no traceback."""
+    (gifts / "dee" / "2.png").write_text("not an image")
+    overrides = [part for override in from_folder(gifts, "tracking.uri=null", ALONE) for part in ("--set", override)]
+    code, out, err = ran("-m", "pipelines", "run", CONFIG, "--workdir", tmp_path / "work", *overrides)
+    assert code == 1
+    assert out.splitlines()[0] == "plan"
+    assert (out + err).count("dee/2.png: ") == 1
+    assert "the pipeline stopped in plan, see above" in err
+    for word in ("Traceback", "KFP", "FAILURE", "train"):
+        assert word not in out + err
+    assert nothing_made(tmp_path / "work")
+
+
+# What is measured, and with how much
+
+
+def test_a_property_that_is_not_there(tmp_path):
+    refused(tmp_path, PropertyError, "properties=[fdi]", says=["found property 'fdi'", "did you mean fid?", "option properties"])
+    refused(tmp_path, PropertyError, "properties=[fid, fid]", says=["2 times"])
+
+
+def test_a_property_that_is_not_measured(tmp_path):
+    says = ["'inception_score'", "expected one of properties: fid"]
+    asked = "evaluation.counterfactual.property=inception_score"
+    refused(tmp_path, ConfigError, "properties=[fid]", asked, says=[*says, "evaluation.counterfactual.property"])
+    asked = "valuation.stated_v0.inception_score=1"
+    refused(tmp_path, ConfigError, "properties=[fid]", asked, says=[*says, "valuation.stated_v0"])
+
+
+def test_a_feature_network_that_is_not_there(tmp_path):
+    refused(tmp_path, PropertyError, "network=/nowhere/net.safetensors", says=["/nowhere/net.safetensors", "option network"])
+    (tmp_path / "net.safetensors").write_bytes(b"not a network")
+    says = ["found no feature network", "net.safetensors", "option network"]
+    refused(tmp_path, PropertyError, f"network={tmp_path}/net.safetensors", says=says)
+
+
+def test_no_network_is_asked_for_where_none_is_needed(tmp_path):
+    nothing = ("network=/nowhere", "properties=[colourfulness_p90]", "evaluation.counterfactual=null")
+    assert plan.run(told(tmp_path, *nothing)).work
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["valuation.coalitions=2"], ["found m = 2 coalitions", "expected", "valuation.coalitions"]),
+        (["valuation.coalitions=6"], ["4 contributors", "valuation.coalitions"]),
+        (["valuation.coalitions=13"], ["found m = 13", "even number", "valuation.coalitions"]),
+        (["valuation.coalitions=16"], ["found m = 16", "at most 14", "valuation.coalitions"]),
+        (["data.contributors=12"], ["12 contributors", "valuation.coalitions"]),
+        (["evaluation.held_out=7"], ["4 contributors", "evaluation.held_out"]),
+        (["evaluation.alphas=[0.01]"], ["4 contributors", "evaluation.alphas"]),
+        (["evaluation.counterfactual.random=5"], ["4 contributors", "evaluation.counterfactual.random"]),
+    ],
+)
+def test_a_budget_that_carries_no_estimate(tmp_path, overrides, says):
+    refused(tmp_path, ConfigError, *overrides, says=says)
+
+
+# Records and models that are damaged
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def alter(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def unseal(path):
+    path.with_name(f".{path.name}.sha256").unlink()
+
+
+@pytest.mark.parametrize("damage", [truncate, alter, unseal])
+def test_a_damaged_evaluation_stops_at_plan(tmp_path, damage):
+    round = planned(tmp_path)
+    fill(round, lambda mask, *_: float(mask.sum()))
+    item = round.plan.wanted[7]
+    path = root(round.uri) / record_key(item.game, item.key)
+    damage(path)
+    with kept(path), pytest.raises(Damaged, match=rf"{item.key}\.json: sha256 .* not overwritten"):
+        plan.run(round.config)
+
+
+def test_a_damaged_evaluation_ends_the_command(tmp_path):
+    round = planned(tmp_path)
+    fill(round, lambda mask, *_: float(mask.sum()))
+    item = round.plan.wanted[7]
+    path = root(round.uri) / record_key(item.game, item.key)
+    alter(path)
+    options = ("--workdir", tmp_path, "--set", ALONE, "--set", "tracking.uri=null")
+    with kept(path):
+        err = process_refused("-m", "apportion", "plan", CONFIG, *options, says=[f"{item.key}.json", "sha256", "not overwritten"])
+    assert len(err.splitlines()) == 1
+
+
+def test_a_truncated_checkpoint_ends_the_command(ready):
+    path = root(ready.uri) / weights_key(ready.plan.pruned)
+    truncate(path)
+    with kept(path):
+        err = process_refused("-m", "apportion", "finetune", ready.uri, says=[f"{path.name}: sha256", "not overwritten"])
+    assert "apportion: " in err
+
+
+def test_damaged_models_stop_at_plan(ready):
+    """What every coalition would start from, or be measured by, is read before any of them is made."""
+    config = told(root(ready.uri).parent)
+    assert plan.run(config).work
+    before = snapshot(root(ready.uri))
+    for key in (weights_key(ready.plan.base), weights_key(ready.plan.pruned), reference_key(ready.plan.reference)):
+        reported(root(ready.uri) / key, truncate, lambda: plan.run(config))
+    assert {name: data for name, (_, _, data) in snapshot(root(ready.uri)).items()} == {name: data for name, (_, _, data) in before.items()}
+
+
+def test_damage_is_reported_by_whoever_reads_it(ready):
+    """The checkpoint of a coalition by `sample`, its images and the reference by `score`, the training images by `finetune`."""
+    item = ready.pending(0)[0]
+    images = next((root(ready.uri) / "images").glob("*.safetensors"))
+    reported(images, alter, lambda: finetune.run(ready.uri, 0))
+    evaluated(ready.uri, SHARDED[:1])
+    reported(root(ready.uri) / ready.weights_key(item), alter, lambda: sample.run(ready.uri, 0))
+    evaluated(ready.uri, SHARDED[1:2])
+    for key in (ready.samples_key(item), reference_key(ready.plan.reference)):
+        reported(root(ready.uri) / key, alter, lambda: score.run(ready.uri, 0))
+    assert sum(evaluated(ready.uri, SHARDED[2:]).values()) == 24  # once put right, it goes on
+
+
+def reported(path, damage, run):
+    """Asserts that a stage reports a damaged object and leaves it as it is; puts the object right again."""
+    seal = path.with_name(f".{path.name}.sha256")
+    whole, checksum = path.read_bytes(), seal.read_bytes()
+    damage(path)
+    with kept(path), pytest.raises(Damaged, match=rf"{path.name}: sha256 .* not overwritten"):
+        run()
+    path.write_bytes(whole)
+    seal.write_bytes(checksum)

@@ -1,0 +1,198 @@
+"""Evidence from ledgers of games that are known: faithfulness, LDS and counterfactuals against numpy and scipy."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from tiny import fill, planned
+
+from apportion.errors import NotFound
+from apportion.evaluation.faithfulness import faithfulness
+from apportion.records import Faith, Judgement
+from apportion.stages import attribute, evaluate
+from apportion.stages.attribute import published
+from apportion.stages.evaluate import status
+
+WORTH = {"fid": [-5.0, -1.0, 2.0, 0.3, 4.0], "inception_score": [0.1, 0.7, 0.2, 1.6, 0.4]}
+FIVE = ("data.contributors=5", "properties=[fid, inception_score]", "valuation.coalitions=20", "evaluation.held_out=10")
+
+
+def cheap(mask, name, seed):
+    """Additive, so credits are its weights; `seed` moves all coalitions alike."""
+    return 30 + float(mask @ WORTH[name]) + seed % 1000 * 1e-3
+
+
+def reversed_(mask, name, seed):
+    return 60 - cheap(mask, name, seed)
+
+
+def noisy(mask, name, seed):
+    return cheap(mask, name, seed) + 1.5 * np.sin(37 * float(mask @ [1, 2, 4, 8, 16]))
+
+
+@pytest.fixture
+def judged(tmp_path):
+    def make(*overrides, truth=cheap):
+        round = planned(tmp_path / "work", *FIVE, *overrides)
+        fill(round, cheap, truth)
+        attribute.run(round.uri)
+        fill(round, cheap, truth)
+        return round, evaluate.run(round.uri)
+
+    return make
+
+
+def of(round, name):
+    return next(judgement for judgement in round.evidence.judgements if judgement.property == name)
+
+
+def test_the_same_game_is_faithful_and_predicted(judged):
+    round, faithful = judged()
+    assert faithful == 2
+    assert [judgement.property for judgement in round.evidence.judgements] == ["fid", "inception_score"]
+    for judgement in round.evidence.judgements:
+        (faith,) = judgement.faithfulness
+        assert (faith.alpha, faith.rho, faith.pairs, faith.status) == (0.5, 1.0, 10, "faithful")
+        assert {score.method: score.lds for score in judgement.scores} == {"leverage": 1.0, "banzhaf": 1.0}
+        assert {(score.alpha, score.held_out) for score in judgement.scores} == {(0.5, 10)}
+        assert status(judgement) == "faithful"
+
+
+def test_the_opposite_game_is_not_faithful(judged):
+    round, faithful = judged(truth=reversed_)
+    assert faithful == 0
+    for judgement in round.evidence.judgements:
+        assert [(faith.rho, faith.status) for faith in judgement.faithfulness] == [(-1.0, "not faithful")]
+        assert {score.lds for score in judgement.scores} == {-1.0}
+
+
+def test_correlations_are_scipys(judged):
+    round, _ = judged(truth=noisy)
+    held, paired = round.evaluations("held_out"), round.evaluations("paired")
+    Z = round.masks([wanted for wanted, _ in held])
+    assert np.array_equal(Z, round.masks([wanted for wanted, _ in paired]))
+    for name in WORTH:
+        y, x = ([evaluation.values[name] for _, evaluation in pairs] for pairs in (held, paired))
+        (faith,), leverage = of(round, name).faithfulness, of(round, name).scores[0]
+        assert faith.rho == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
+        found = faithfulness(x, y, threshold=0.5)
+        assert (faith.low, faith.high, faith.status) == (found.low, found.high, found.status)
+        phi = np.array([c.phi for c in published(round.credits, name)])
+        assert leverage.method == "leverage"
+        assert leverage.lds == pytest.approx(spearmanr(np.round(Z @ phi, 9), y).statistic, abs=1e-12)
+        assert -1 <= leverage.low <= leverage.lds <= leverage.high <= 1
+
+
+def test_the_threshold_is_the_rounds_own(judged):
+    """A correlation that is positive but imperfect is faithful below the threshold only."""
+    round, _ = judged("evaluation.threshold=0.99", truth=noisy)
+    statuses = {name: of(round, name).faithfulness[0] for name in WORTH}
+    assert all(faith.rho < 0.99 and faith.status == "not faithful" for faith in statuses.values())
+
+
+def test_few_pairs_establish_nothing(judged):
+    round, faithful = judged("evaluation.held_out=7")
+    assert faithful == 0
+    assert [(of(round, name).faithfulness[0].pairs, status(of(round, name))) for name in WORTH] == [(7, "not established")] * 2
+
+
+def test_without_held_out_coalitions_nothing_is_established(judged):
+    round, faithful = judged("evaluation.held_out=0")
+    assert faithful == 0
+    for name in WORTH:
+        assert of(round, name).faithfulness == of(round, name).scores == ()
+        assert status(of(round, name)) == "not established"
+
+
+def test_equal_values_have_no_order(judged):
+    round, _ = judged(truth=lambda mask, *_: 3.0)
+    for name in WORTH:
+        assert [(faith.rho, faith.low, faith.high) for faith in of(round, name).faithfulness] == [(None, None, None)]
+        assert {(score.lds, score.low, score.high) for score in of(round, name).scores} == {(None, None, None)}
+        assert status(of(round, name)) == "not established"
+
+
+def test_each_size_is_judged_by_itself(judged):
+    """Of two sizes the smaller is told truly and the larger the wrong way round: the worst counts."""
+    small_true = lambda mask, name, seed: (cheap if mask.sum() <= 2 else reversed_)(mask, name, seed)  # noqa: E731
+    round, faithful = judged("evaluation.alphas=[0.4, 0.6]", truth=small_true)
+    assert faithful == 0
+    for name in WORTH:
+        assert [(faith.alpha, faith.status) for faith in of(round, name).faithfulness] == [(0.4, "faithful"), (0.6, "not faithful")]
+        assert [(score.method, score.alpha, score.lds) for score in of(round, name).scores if score.method == "leverage"] == [
+            ("leverage", 0.4, 1.0),
+            ("leverage", 0.6, -1.0),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("found", "verdict"),
+    [
+        (["faithful", "faithful"], "faithful"),
+        (["faithful", "not established"], "not established"),
+        (["not established", "not faithful", "faithful"], "not faithful"),
+        ([], "not established"),
+    ],
+)
+def test_the_verdict_is_the_worst_of_all_sizes(found, verdict):
+    faiths = tuple(Faith(alpha=0.5, rho=None, low=None, high=None, pairs=0, status=each) for each in found)
+    assert status(Judgement(property="fid", faithfulness=faiths, scores=(), counterfactuals=())) == verdict
+
+
+def test_retraining_as_the_game_of_the_credits(judged):
+    """Both games are then one, whose held-out coalitions are evaluated once and are faithful to themselves."""
+    alike = ("removal={method: retrain}", "evaluation.counterfactual.game=truth")
+    round, faithful = judged(*alike)
+    assert round.plan.truth_game == round.plan.credit_game
+    assert faithful == 2
+    held, paired = ([item.key for item in round.plan.wanted if item.purpose == purpose] for purpose in ("held_out", "paired"))
+    assert held == paired
+
+
+# Counterfactuals
+
+
+def test_the_change_is_relative_and_by_seed(judged):
+    asked = "evaluation.counterfactual={property: fid, game: truth, share: 0.4, seeds: 3, random: 2}"
+    round, _ = judged(asked, truth=noisy)
+    names = np.array(round.manifest.names)
+    for name in WORTH:
+        top, *others = of(round, name).counterfactuals
+        assert top.label == "without the top 2 for fid"
+        assert set(top.removed) == set(names[[0, 1]])  # whose fid credits are the most negative
+        assert [other.label for other in others] == ["without 2 at random (1)", "without 2 at random (2)"]
+        for change in (top, *others):
+            gone = np.isin(names, change.removed)
+            assert gone.sum() == 2
+            before = np.array([noisy(np.ones(5), name, seed) for seed in range(3)])
+            after = np.array([noisy(~gone, name, seed) for seed in range(3)])
+            relative = (after - before) / np.abs(before)
+            assert change.change == pytest.approx(relative.mean(), rel=1e-12)
+            assert change.se == pytest.approx(relative.std(ddof=1) / np.sqrt(3), rel=1e-9)
+            assert change.value == pytest.approx(after.mean(), rel=1e-12)
+            assert change.game == round.plan.truth_game
+            assert change.key in {item.key for item in round.followup.wanted}
+
+
+def test_one_seed_has_no_error(judged):
+    round, _ = judged()
+    assert {change.se for name in WORTH for change in of(round, name).counterfactuals} == {None}
+    assert len(of(round, "fid").counterfactuals) == 2
+
+
+def test_no_change_is_relative_to_nothing(judged):
+    round, _ = judged("evaluation.counterfactual.game=truth", truth=lambda mask, *_: 0.0 if mask.all() else 1.0)
+    assert {(change.change, change.se, change.value) for change in of(round, "fid").counterfactuals} == {(None, None, 1.0)}
+
+
+def test_no_counterfactual_was_asked_for(judged):
+    round, _ = judged("evaluation.counterfactual=null")
+    assert of(round, "fid").counterfactuals == ()
+
+
+def test_retraining_that_is_missing_is_named(tmp_path):
+    round = planned(tmp_path, *FIVE)
+    fill(round, cheap)
+    attribute.run(round.uri)
+    with pytest.raises(NotFound, match="run finetune, sample and score"):
+        evaluate.run(round.uri)  # what the credits call for is not there yet
+    assert not round.has("evidence.json")

@@ -1,0 +1,417 @@
+"""Published rounds on ledgers of known games: statement, head, record, what is tracked; and the commands that look at them."""
+
+import csv
+import hashlib
+import io
+import json
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from tiny import ODD, concluded, fill, from_folder, give, kept, planned, root, told
+
+from apportion import __version__, cli
+from apportion.errors import Conflict, Damaged, NotFound
+from apportion.records import Commit
+from apportion.stages import attribute, evaluate, plan, publish
+from apportion.stages.attribute import cell, published
+from apportion.stages.round import Round
+from apportion.tracking import Tracker
+
+SMALL = ("properties=[fid, inception_score]", "valuation.coalitions=14")
+WORTH = {"fid": [-5.0, -1.0, 2.0, 0.3], "inception_score": [0.1, 0.7, 0.2, 1.6]}
+
+
+def value(mask, name, seed):
+    return 30 + float(mask @ WORTH[name])
+
+
+def made(workdir, *overrides, v=value):
+    """A round with everything but its publication."""
+    round = planned(workdir, *SMALL, *overrides)
+    fill(round, v)
+    attribute.run(round.uri)
+    fill(round, v)
+    evaluate.run(round.uri)
+    return Round.open(round.uri)
+
+
+@pytest.fixture
+def round(tmp_path):
+    """A published round."""
+    found = made(tmp_path / "work")
+    publish.run(found.uri)
+    return found
+
+
+@pytest.fixture
+def command(monkeypatch, caplog, capsys):
+    """`apportion …` in this process: exit code, what is printed, what is logged."""
+    monkeypatch.setattr("apportion.logs.to_terminal", lambda: None)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def run(*arguments):
+        caplog.clear()
+        caplog.set_level("INFO")
+        code = cli.main([str(argument) for argument in arguments])
+        return code, capsys.readouterr().out, caplog.text
+
+    return run
+
+
+def reseal(path, data):
+    """Replaces a stored object together with its checksum: what only somebody who means it does."""
+    path.write_bytes(data)
+    path.with_name(f".{path.name}.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  {path.name}\n")
+
+
+def folder(round):
+    return root(round.uri) / "rounds" / round.id
+
+
+# The statement
+
+
+def test_the_statement_says_what_may_be_paid_by(round):
+    rows = list(csv.DictReader(io.StringIO(round.store.get(f"rounds/{round.id}/statement.csv").decode())))
+    assert list(rows[0]) == ["property", "contributor", "images", "credit", "se", "low", "high", "share", "faithfulness", "covers"]
+    assert [(row["property"], row["contributor"]) for row in rows] == [
+        (name, who) for name in sorted(WORTH) for who in round.manifest.names
+    ]
+    images = {c.name: str(c.samples) for c in round.manifest.contributors}
+    for row, c in zip(rows, [c for name in sorted(WORTH) for c in published(round.credits, name)], strict=True):
+        assert float(row["credit"]) == c.phi
+        assert (float(row["low"]), float(row["high"]), float(row["share"])) == (c.low, c.high, c.share)
+        assert row["images"] == images[row["contributor"]]
+        assert row["faithfulness"] == "not established"  # four held-out coalitions are too few
+        assert row["covers"] == round.credits.covers
+
+
+def test_names_in_the_statement_and_the_report_are_kept_harmless(tmp_path):
+    data = from_folder(give(tmp_path / "data", [*ODD, "<script>alert(1)</script>".replace("/", "")]), "evaluation.held_out=0")
+    overrides = (*data, "valuation.coalitions=48", "evaluation.counterfactual=null", "properties=[fid]")
+    round = planned(tmp_path / "work", *overrides)
+    fill(round, lambda mask, *_: float(mask.sum()))
+    concluded(round.uri)
+    rows = list(csv.DictReader(io.StringIO(round.store.get(f"rounds/{round.id}/statement.csv").decode())))
+    assert [row["contributor"] for row in rows] == [cell(name) for name in round.manifest.names]
+    assert not [row for row in rows if row["contributor"][0] in "=+-@"]
+    page = round.store.get(f"rounds/{round.id}/report.html").decode()
+    assert "<script>alert(1)" not in page
+    assert "名前 Ünï" in page
+
+
+# The record, the head, and rounds that follow each other
+
+
+def test_the_record_of_a_first_round(round):
+    commit = Commit.parse(round.store.get(f"rounds/{round.id}/round.json"), "round.json")
+    count = len({item.key for item in round.wanted})
+    everything = len(round.wanted)
+    assert (commit.round, commit.previous, commit.project, commit.tracking_run) == (round.id, None, "tiny", None)
+    assert commit.code == __version__
+    assert count <= everything
+    assert commit.seconds == {"finetune": 2.0 * everything, "sample": 1.0 * everything, "score": 0.5 * everything}
+    assert plan.head(round.store, "tiny") == round.id
+
+
+def test_a_published_round_is_planned_with_nothing_to_do(round, tmp_path):
+    planned = plan.run(told(tmp_path / "work", *SMALL))
+    assert (planned.work, planned.pending, planned.round_uri) == (False, 0, round.uri)
+    assert "last committed round" in planned.reason
+
+
+def test_publishing_again_changes_nothing(round):
+    files = {path.name: path.read_bytes() for path in folder(round).iterdir()}
+    assert publish.run(round.uri).endswith(f"{round.id}/report.html")
+    assert {path.name: path.read_bytes() for path in folder(round).iterdir()} == files
+    assert plan.head(round.store, "tiny") == round.id
+
+
+def test_a_second_round_names_the_first_and_is_compared_with_it(round, tmp_path):
+    """More held-out coalitions: the credits' evaluations are all there already, but for what another ledger says of them."""
+    other = made(tmp_path / "work", "valuation.seed=3", v=lambda mask, name, seed: value(mask, name, seed) ** 2)
+    assert publish.run(other.uri).startswith("file:///")
+    commit = Commit.parse(other.store.get(f"rounds/{other.id}/round.json"), "round.json")
+    assert commit.previous == round.id
+    assert plan.head(round.store, "tiny") == other.id
+    found = publish.metrics(other, round)
+    for name in WORTH:
+        now, then = ([c.phi for c in published(each.credits, name)] for each in (other, round))
+        assert found[f"rank_correlation/{name}"] == pytest.approx(spearmanr(now, then).statistic, abs=1e-12)
+
+
+def test_rank_correlation_is_over_the_contributors_of_both(tmp_path):
+    before = made(tmp_path / "work")
+    publish.run(before.uri)
+    now = made(tmp_path / "work", "data.contributors=[Emily Jäger, Sofie Ascherl, Lisa Thiel, Mariella Steeb]")
+    found = publish.metrics(now, before)
+    both = [name for name in now.manifest.names if name in before.manifest.names]
+    assert len(both) == 3
+    phi = [{c.contributor: c.phi for c in published(each.credits, "fid")} for each in (now, before)]
+    assert found["rank_correlation/fid"] == pytest.approx(spearmanr(*([each[who] for who in both] for each in phi)).statistic, abs=1e-12)
+    few = made(tmp_path / "work", "data.contributors=[Emily Jäger, Sofie Ascherl, Mariella Steeb, Liz Bravo]")
+    assert not [key for key in publish.metrics(few, before) if key.startswith("rank_correlation")]
+
+
+def test_the_head_of_one_project_is_not_anothers(round, tmp_path):
+    other = made(tmp_path / "work", "project=other")
+    publish.run(other.uri)
+    assert Commit.parse(other.store.get(f"rounds/{other.id}/round.json"), "round.json").previous is None
+    assert (plan.head(round.store, "tiny"), plan.head(round.store, "other")) == (round.id, other.id)
+
+
+def test_of_two_publishers_one_fails(tmp_path, monkeypatch):
+    """Somebody publishes while we render: our round was not compared with theirs, so the head stays theirs until we run again."""
+    ours, theirs = made(tmp_path / "work"), made(tmp_path / "work", "valuation.seed=3")
+    render = publish.render
+
+    def slow(page):
+        monkeypatch.setattr(publish, "render", render)
+        publish.run(theirs.uri)
+        return render(page)
+
+    monkeypatch.setattr(publish, "render", slow)
+    with pytest.raises(Conflict, match="heads/tiny was moved by somebody else"):
+        publish.run(ours.uri)
+    assert plan.head(ours.store, "tiny") == theirs.id
+    publish.run(ours.uri)
+    assert plan.head(ours.store, "tiny") == ours.id
+
+
+def test_an_older_round_can_be_published_again(round, tmp_path):
+    other = made(tmp_path / "work", "valuation.seed=3")
+    publish.run(other.uri)
+    again = plan.run(told(tmp_path / "work", *SMALL))
+    assert (again.work, again.pending, again.round_uri) == (True, 0, round.uri)
+    publish.run(round.uri)
+    assert plan.head(round.store, "tiny") == round.id
+    assert not plan.run(told(tmp_path / "work", *SMALL)).work
+
+
+def test_nothing_is_published_without_credits_or_evidence(tmp_path):
+    round = planned(tmp_path / "work", *SMALL)
+    fill(round, value)
+    with pytest.raises(NotFound, match=r"evidence\.json.*the stage that makes evidence\.json has not run"):
+        publish.run(round.uri)
+    assert plan.head(round.store, "tiny") is None
+    assert not round.has("round.json")
+
+
+def test_tracking_and_compute_may_change_before_a_round_is_finished(tmp_path):
+    """They name no round; the shards of a re-run are those of its own configuration."""
+    first = planned(tmp_path, *SMALL, "compute.shards=4")
+    again = planned(tmp_path, *SMALL, "compute.shards=1", "tracking.experiment=elsewhere")
+    assert again.uri == first.uri
+    assert (again.config.compute.shards, again.config.tracking.experiment) == (1, "elsewhere")
+    assert len(again.pending(0)) == len({item.key for item in again.plan.wanted})
+
+
+# What is tracked
+
+
+class Recorder(Tracker):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.told, self.children, self.ended = {}, {}, []
+
+    def start(self, round_id, job, tags):
+        self.tags = dict(tags)
+        return "run"
+
+    def params(self, run, values):
+        self.told["params"] = dict(values)
+
+    def metrics(self, run, values, step=0):
+        self.told["metrics"] = dict(values)
+
+    def stepped(self, run, name, values):
+        self.told[name] = list(values)
+
+    def table(self, run, artifact_path, columns):
+        self.told[artifact_path] = {name: list(column) for name, column in columns.items()}
+
+    def artifact(self, run, artifact_path, data):
+        self.told[artifact_path] = data
+
+    def child(self, run, name, tags, params, metrics):
+        self.children[name] = dict(metrics)
+
+    def finish(self, run, status="FINISHED"):
+        self.ended.append((run, status))
+
+
+def test_what_the_tracking_server_is_told(tmp_path, monkeypatch):
+    recorder = Recorder()
+    round = made(tmp_path / "work")
+    monkeypatch.setattr(publish, "open_tracker", lambda tracking: recorder)
+    publish.run(round.uri)
+    assert recorder.ended == [("run", "FINISHED")]
+    assert recorder.tags["apportion.manifest"] == round.manifest.id
+    assert (recorder.tags["apportion.estimator"], recorder.tags["apportion.previous"]) == ("leverage", "")
+    metrics = recorder.told["metrics"]
+    for name in WORTH:
+        for c in published(round.credits, name):
+            assert metrics[f"phi/{name}/{c.contributor}"] == c.phi
+            assert metrics[f"phi_se/{name}/{c.contributor}"] == c.se
+        assert metrics[f"lds/alpha_0.5/{name}"] == next(j for j in round.evidence.judgements if j.property == name).scores[0].lds
+        assert metrics[f"faithfulness/alpha_0.5/{name}"] == 1.0
+        assert recorder.told[f"value/{name}"] == [evaluation.values[name] for _, evaluation in round.evaluations("design")]
+    everything = len(round.wanted)
+    assert (metrics["seconds/finetune"], metrics["seconds/sample"], metrics["gpu_seconds"]) == (2.0 * everything, 1.0 * everything, 0.0)
+    assert set(recorder.children) == {"leverage", "banzhaf"}
+    assert not [key for key in recorder.children["banzhaf"] if key.startswith("phi_se")]
+    assert recorder.told["params"]["removal.method"] == '"sparsified_finetune"'
+    assert len(recorder.told["evaluations.json"]["key"]) == everything
+    for name in ("report.html", "credits.csv", "statement.csv", "evidence.json", "plan.json", "config.json"):
+        assert recorder.told[name] == round.store.get(f"rounds/{round.id}/{name}")
+    assert Commit.parse(round.store.get(f"rounds/{round.id}/round.json"), "round.json").tracking_run == "run"
+
+
+def test_gpu_seconds_are_those_of_gpus(tmp_path):
+    round = planned(tmp_path, *SMALL, "evaluation.counterfactual=null")
+    fill(round, value, device="NVIDIA H200, bf16")
+    attribute.run(round.uri)
+    evaluate.run(round.uri)
+    assert publish.metrics(round, None)["gpu_seconds"] == 3.0 * len(round.wanted)
+
+
+# Commands
+
+
+def test_rounds_lists_what_is_committed(round, tmp_path, command):
+    planned(tmp_path / "work", *SMALL, "valuation.seed=9")  # planned only
+    other = made(tmp_path / "work", "valuation.seed=3")
+    publish.run(other.uri)
+    code, out, _ = command("rounds", round.store.uri)
+    assert code == 0
+    rows = [line.replace("│", " ").split() for line in out.splitlines() if "tiny" in line]
+    seconds = [f"{3.5 * len(each.wanted):.0f}" for each in (round, other)]
+    expected = [[round.id, "tiny", __version__, seconds[0]], [other.id, "tiny", round.id[:8], __version__, seconds[1]]]
+    assert sorted(rows) == sorted(expected)
+
+
+def test_show_prints_the_credits_the_best_first(round, command):
+    code, out, _ = command("show", round.uri)
+    assert code == 0
+    for name in WORTH:
+        v0, v1 = round.credits.v0[name].mean, round.credits.v1[name].mean
+        assert f"{name}  {v0:.3f} (nobody) to {v1:.3f} (everybody); faithful to retraining: not established" in out
+        for c in published(round.credits, name):
+            assert f"{c.phi:+.3f}" in out
+            assert f"{c.share:.1%}" in out
+    first = [line.strip() for line in out.splitlines() if line.strip().startswith(tuple(round.manifest.names))]
+    shown = [next(who for who in round.manifest.names if line.startswith(who)) for line in first[:4]]
+    assert shown == [c.contributor for c in sorted(published(round.credits, "fid"), key=lambda c: -c.phi)]
+    assert f"Intervals cover {round.credits.covers}." in " ".join(out.split())
+    assert f"report: {round.store.where(f'rounds/{round.id}/report.html')}" in out
+
+
+def test_names_and_paths_are_shown_as_they_are(tmp_path, command):
+    """Neither [bold] nor :heart: is a command to the terminal."""
+    data = from_folder(give(tmp_path / "data", ODD), "evaluation.held_out=0", "valuation.coalitions=48", "evaluation.counterfactual=null")
+    round = planned(tmp_path / "a [red] :heart: folder", *data, "properties=[fid]")
+    fill(round, lambda mask, *_: float(mask.sum()))
+    concluded(round.uri)
+    code, out, _ = command("show", round.uri)
+    assert code == 0
+    assert not [name for name in ODD if name not in out]
+    assert "report: file:///" in out
+
+
+def test_a_round_without_credits_has_nothing_to_show(tmp_path, command):
+    round = planned(tmp_path, *SMALL)
+    code, out, log = command("show", round.uri)
+    assert (code, out) == (1, "")
+    assert "the stage that makes credits.json has not run" in log
+
+
+def test_verify_confirms_what_follows_from_the_ledger(round, command):
+    code, _, log = command("verify", round.uri)
+    assert code == 0
+    found = json.loads(log[log.index("{") :])
+    assert (found["round"], found["evaluations"]) == (round.id, len(round.wanted))
+    assert found["verified"] == ["credits.json", "credits.csv", "followup.json", "evidence.json", "statement.csv"]
+
+
+def test_verify_reads_what_there_is_of_a_round_that_goes_on(tmp_path, command):
+    round = planned(tmp_path, *SMALL)
+    fill(round, value)
+    attribute.run(round.uri)
+    fill(round, value)
+    code, _, log = command("verify", round.uri)
+    assert code == 0
+    assert '"verified": ["credits.json", "credits.csv", "followup.json"]' in log
+
+
+@pytest.mark.parametrize("name", ["credits.json", "credits.csv", "statement.csv", "evidence.json", "followup.json"])
+def test_verify_detects_a_file_that_was_altered(round, command, name):
+    path = folder(round) / name
+    path.write_bytes(path.read_bytes().replace(b"0", b"1", 1))
+    with kept(path):
+        code, _, log = command("verify", round.uri)
+    assert code == 1
+    assert f"{round.id}/{name}" in log
+    assert "sha256" in log
+
+
+@pytest.mark.parametrize("name", ["credits.json", "credits.csv", "statement.csv", "evidence.json"])
+def test_verify_detects_a_file_that_was_altered_with_its_checksum(round, command, name):
+    path = folder(round) / name
+    text = path.read_bytes().decode()
+    found, better = ("not established", "faithful") if name == "evidence.json" else (repr(published(round.credits, "fid")[0].phi), "9.5")
+    assert found in text
+    reseal(path, text.replace(found, better).encode())
+    with kept(path):
+        code, _, log = command("verify", round.uri)
+    assert code == 1
+    assert f"{name}, which does not follow from the ledger" in log
+
+
+def test_verify_detects_an_altered_evaluation(round, command):
+    item = round.plan.wanted[5]
+    path = root(round.uri) / "games" / item.game / "ledger" / f"{item.key}.json"
+    record = json.loads(path.read_bytes())
+    record["values"]["fid"] += 1
+    reseal(path, (json.dumps(record, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode())
+    with kept(path):
+        code, _, log = command("verify", round.uri)
+    assert code == 1
+    assert "does not follow from the ledger" in log
+
+
+def test_verify_misses_no_record(round, command):
+    item = round.plan.wanted[0]
+    (root(round.uri) / "games" / item.game / "ledger" / f"{item.key}.json").unlink()
+    code, _, log = command("verify", round.uri)
+    assert code == 1
+    assert item.key in log
+
+
+@pytest.mark.parametrize("uri", ["", "nonsense", "file:///tmp/rounds/../../etc", "gopher://x/rounds/" + "0" * 32])
+def test_addresses_that_are_none(uri, command):
+    code, out, log = command("show", uri)
+    assert (code, out) == (1, "")
+    assert "expected" in log
+
+
+def test_a_shard_that_there_is_not(tmp_path, command):
+    round = planned(tmp_path, *SMALL)
+    for shard in (-1, 2):
+        with pytest.raises(Exception, match=rf"found shard {shard} .* expected 0 to 1 \(compute\.shards\)"):
+            round.pending(shard)
+    shares = [[item.key for item in round.pending(shard)] for shard in (0, 1)]
+    assert sorted(shares[0] + shares[1]) == sorted({item.key for item in round.plan.wanted})
+    assert abs(len(shares[0]) - len(shares[1])) <= 1
+
+
+def test_damage_in_a_rounds_own_files_is_reported(round):
+    for name in ("plan.json", "config.json"):
+        path = folder(round) / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        with kept(path), pytest.raises(Damaged, match=name):
+            Round.open(round.uri)
+        path.write_bytes(whole)
+    assert np.all(Round.open(round.uri).config.properties == round.config.properties)

@@ -1,0 +1,296 @@
+"""What a configuration may say, what it may not, and how it says so."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apportion.config import Config, Fitting, Folder, Model, OpenMoji, digest, load, parse
+from apportion.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
+LEAST = """
+project: mine
+data: {source: folder, path: /images, resolution: 16}
+train: {steps: 10, lr: 0.001}
+removal: {method: retrain}
+properties: [fid]
+"""
+TUNED = "{method: finetune, fitting: {steps: 5, lr: 0.1}}"
+
+
+@pytest.fixture
+def told(tmp_path):
+    """Loads a text, with overrides."""
+
+    def of(text: str = LEAST, *overrides: str, workdir: Path | None = None) -> Config:
+        path = tmp_path / "round.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load(path, overrides, workdir)
+
+    return of
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_every_shipped_configuration_is_valid(path, tmp_path):
+    config = load(path, workdir=tmp_path)
+    assert "{workdir}" not in config.model_dump_json()
+    assert parse(config.model_dump(mode="json"), "its own dump") == config
+    assert parse(json.loads(config.model_dump_json()), "its own text") == config
+
+
+def test_what_is_not_said_has_its_default(told):
+    config = told()
+    assert config.data == Folder(source="folder", path="/images", resolution=16)
+    assert config.train == Fitting(steps=10, lr=0.001, batch=64, schedule="constant", ema=0.999)
+    assert config.model == Model()
+    assert config.tracking.experiment == "apportion"
+    assert config.store == "file://{workdir}/store"
+
+
+def test_the_source_decides_what_data_may_say(told):
+    assert isinstance(told(LEAST, "data={source: openmoji, contributors: 3}").data, OpenMoji)
+    with pytest.raises(ConfigError, match=r"data\.contributors: Extra inputs are not permitted \(found 3\)"):
+        told(LEAST, "data.contributors=3")
+
+
+# Overrides that make LEAST wrong, with the option that the message must name and what it must say of it.
+WRONG = [
+    ("colour=red", "colour", "not permitted (found 'red')"),
+    ("train.stepz=3", "train.stepz", "not permitted (found 3)"),
+    ("removal=" + TUNED.replace("lr", "rate"), "removal.fitting.rate", "not permitted"),
+    ("removal=" + TUNED.replace("lr", "rate"), "removal.fitting.lr", "Field required"),
+    ("train.steps='10'", "train.steps", "valid integer (found '10')"),
+    ("train.steps=10.0", "train.steps", "valid integer (found 10.0)"),
+    ("train.steps=1e1", "train.steps", "valid integer (found 10.0)"),
+    ("train.steps=true", "train.steps", "valid integer (found True)"),
+    ("train.steps=0", "train.steps", "greater than or equal to 1 (found 0)"),
+    ("train.steps=", "train.steps", "valid integer (found None)"),
+    ("train.lr='0.1'", "train.lr", "valid number (found '0.1')"),
+    ("train.lr=true", "train.lr", "valid number (found True)"),
+    ("train.lr=0", "train.lr", "greater than 0 (found 0)"),
+    ("train.lr=.inf", "train.lr", "finite number (found inf)"),
+    ("train.lr=.nan", "train.lr", "finite number (found nan)"),
+    ("train.weight_decay=.inf", "train.weight_decay", "finite number (found inf)"),
+    ("valuation.stated_v0={fid: .nan}", "valuation.stated_v0.fid", "finite number (found nan)"),
+    ("train.ema=1", "train.ema", "less than 1 (found 1)"),
+    ("train.schedule=linear", "train.schedule", "'constant', 'cosine' or 'one_cycle' (found 'linear')"),
+    ("train=3", "train", "valid dictionary"),
+    ("project=../x", "project", "found '../x'"),
+    ("project=a/b", "project", "found 'a/b'"),
+    ("project=a b", "project", "found 'a b'"),
+    ("project=.hidden", "project", "found '.hidden'"),
+    ("project=''", "project", "found ''"),
+    ('project="a\\n"', "project", "found 'a\\n'"),
+    (f"project={'a' * 65}", "project", "found 'aaa"),
+    ("project=7", "project", "valid string (found 7)"),
+    ("project=2024-01-01", "project", "valid string (found datetime.date(2024, 1, 1))"),
+    ("properties=[]", "properties", "at least 1 item"),
+    ("properties=fid", "properties", "valid list (found 'fid')"),
+    ("properties=[1]", "properties.0", "valid string (found 1)"),
+    ("seed=-1", "seed", "greater than or equal to 0 (found -1)"),
+    ("data.source=web", "data", "'openmoji', 'folder'"),
+    ("data.source=null", "data", "found {'source': None"),
+    ("data.resolution=7", "data.resolution", "greater than or equal to 8 (found 7)"),
+    ("data={source: openmoji, contributors: 1}", "data.contributors", "greater than or equal to 2 (found 1)"),
+    ("data={source: openmoji, contributors: [1, 2]}", "data.contributors.0", "valid string (found 1)"),
+    ("data={source: openmoji, resolution: 64}", "data.resolution", "16 or 32 (found 64)"),
+    ("model.channels=[]", "model", "one per level of channels (0)"),
+    ("model={channels: [], attention: []}", "model", "found channels [] that attend"),
+    ("model.attention=[true]", "model", "found 1 entries in attention, expected one per level of channels (3)"),
+    ("model.channels=[32, 64, 65]", "model", "found channels [65], expected multiples of norm_groups (16)"),
+    ("model.attention_head_dim=65", "model", "found channels [64] that attend, expected at least attention_head_dim (65)"),
+    ("model={attention: [true, false, false], attention_head_dim: 64}", "model", "found channels [32, 64] that attend"),
+    ("data.resolution=18", "", "found data.resolution 18, expected a multiple of 4: each of the 3 levels of model.channels"),
+    ("removal.method=forget", "removal.method", "found 'forget'"),
+    ("removal.method=finetune", "removal", "found nothing beside method 'finetune', expected ['fitting']"),
+    ("removal=" + TUNED.replace("finetune", "retrain"), "removal", "found ['fitting'] beside method 'retrain', expected nothing"),
+    ("removal=" + TUNED.replace("finetune", "sparsified_finetune"), "removal", "found ['fitting'] beside method"),
+    ("sampling.images=31", "sampling.images", "greater than or equal to 32 (found 31)"),
+    ("sampling.steps=1001", "sampling.steps", "less than or equal to 1000 (found 1001)"),
+    ("evaluation.alphas=[0.5, 1.0]", "evaluation.alphas.1", "less than 1 (found 1.0)"),
+    ("compute.device=tpu", "compute.device", "'auto', 'cpu' or 'cuda' (found 'tpu')"),
+    ("store=null", "store", "valid string (found None)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("override", "option", "says"), WRONG)
+def test_what_is_wrong_is_named_with_what_was_found(override, option, says, told):
+    with pytest.raises(ConfigError) as refused:
+        told(LEAST, override)
+    first, *problems = str(refused.value).splitlines()
+    assert re.fullmatch(r".*/round\.yaml is not a valid configuration:", first)
+    assert any(line.startswith(f"  {option}: ") and says in line for line in problems), refused.value
+
+
+@pytest.mark.parametrize("option", ["project", "data", "train", "removal", "properties"])
+def test_what_must_be_said(option, told):
+    kept = "\n".join(line for line in LEAST.splitlines() if not line.startswith(option))
+    with pytest.raises(ConfigError, match=rf"\n  {option}: Field required"):
+        told(kept)
+
+
+def test_every_problem_is_told_at_once(told):
+    with pytest.raises(ConfigError) as refused:
+        told(LEAST, "seed=-1", "train.lr=0", "colour=red")
+    assert {line.split(":")[0].strip() for line in str(refused.value).splitlines()[1:]} == {"seed", "train.lr", "colour"}
+
+
+def test_whole_numbers_are_numbers(told):
+    """Strict is not pedantic: `lr: 1` is 1.0, and has its address."""
+    whole, point = told(LEAST, "train.lr=1", "train.weight_decay=0"), told(LEAST, "train.lr=1.0", "train.weight_decay=0.0")
+    assert whole == point
+    assert digest(whole.model_dump(mode="json")) == digest(point.model_dump(mode="json"))
+    assert isinstance(whole.train.lr, float)
+
+
+@pytest.mark.parametrize("text", ["1e-3", "1E-3", "1.0e-3", "0.001", ".001", "10e-4", "1e-03"])
+def test_a_rate_may_be_written_as_people_do(text, told):
+    assert told(LEAST, f"train.lr={text}").train.lr == 0.001
+    assert told(LEAST.replace("0.001", text)).train.lr == 0.001
+
+
+# What is refused before validation: a text, or an override of LEAST.
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "found NoneType in"),
+        ("- a\n- b\n", "found list in .*, expected a mapping of options"),
+        ("just words", "found str in"),
+        ("a: [", "cannot read the configuration"),
+        ("a: b: c", "mapping values are not allowed"),
+        ("\tproject: x", "cannot start any token"),
+        (LEAST + "\nseed: 2024-13-45", "cannot read .*month must be in 1..12"),
+        (LEAST + "\nseed: 1\nseed: 2", "found 'seed' more than once"),
+        (LEAST.replace("steps: 10", "steps: 10, steps: 11"), "found 'steps' more than once"),
+        (LEAST + "\nseed: !!python/object/apply:os.system ['touch HACKED']", "could not determine a constructor for the tag"),
+        (LEAST + "\nseed: !!python/name:os.system", "could not determine a constructor for the tag"),
+        ("a: " + "[" * 5000, "cannot read the configuration"),
+        (LEAST + "\n5: 6", "5: Keys should be strings"),
+    ],
+)
+def test_what_is_no_configuration_at_all(text, says, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=says):
+        told(text)
+    assert not (tmp_path / "HACKED").exists()
+
+
+def test_unreadable_files(tmp_path):
+    (tmp_path / "latin.yaml").write_bytes("project: Jäger".encode("latin-1"))
+    for name in ("none.yaml", "latin.yaml", "."):
+        with pytest.raises(ConfigError, match=f"cannot read the configuration {re.escape(str(tmp_path / name))}"):
+            load(tmp_path / name)
+
+
+def test_overrides_are_yaml_and_later_ones_win(told):
+    config = told(
+        LEAST, "seed=3", "train.lr=0.5", "tracking.uri=null", "compute.device=cpu", "properties=[fid, cluster_entropy]", "seed=4",
+        "valuation.stated_v0.fid=55", "removal=" + TUNED, "removal.fitting.steps=9", "train.schedule='cosine'",
+        "store=s3://bucket/a=b",
+    )  # fmt: skip
+    assert (config.seed, config.train.lr, config.tracking.uri, config.compute.device) == (4, 0.5, None, "cpu")
+    assert config.properties == ["fid", "cluster_entropy"]
+    assert config.valuation.stated_v0 == {"fid": 55.0}  # `valuation` was not in the text at all
+    assert config.removal.fitting == Fitting(steps=9, lr=0.1)
+    assert config.train.schedule == "cosine"
+    assert config.store == "s3://bucket/a=b"
+    assert config.train.steps == 10  # the rest of a section stays
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("seed", "found --set 'seed', expected key.sub=value"),
+        ("", "found --set '', expected key.sub=value"),
+        ("=3", "found --set '=3', expected key.sub=value"),
+        ("a..b=3", "expected key.sub=value"),
+        ("a.=3", "expected key.sub=value"),
+        ("../x=3", "expected key.sub=value"),
+        ("train. lr=3", "expected key.sub=value"),
+        ("project.x=3", "found --set 'project.x=3', but 'project' is no section"),
+        ("train.lr.x=3", "but 'lr' is no section"),
+        ("seed=[", "found --set 'seed=\\[', expected a YAML value: while parsing"),
+        ("seed=2024-13-45", "expected a YAML value: month must be in 1..12"),
+        ("seed=!!python/name:os.system", "expected a YAML value: could not determine a constructor"),
+        ("seed=!!python/object/apply:os.system [ls]", "expected a YAML value: could not determine a constructor"),
+        ("train={steps: 1, steps: 2, lr: 1}", "expected a YAML value: found 'steps' more than once"),
+    ],
+)
+def test_overrides_that_are_refused(override, says, told):
+    with pytest.raises(ConfigError, match=says):
+        told(LEAST, override)
+
+
+def test_an_override_changes_a_shared_section_in_one_place_only(told):
+    text = LEAST.replace("train: {", "train: &fitting {").replace("retrain}", "finetune, fitting: *fitting}")
+    config = told(text, "train.steps=77")
+    assert (config.train.steps, config.removal.fitting.steps) == (77, 10)
+    assert told(text).removal.fitting == told(text).train
+
+
+def test_the_work_folder_is_filled_in_everywhere(told, tmp_path):
+    text = LEAST.replace("/images", "'{workdir}/images'")
+    config = told(text, workdir=tmp_path)
+    assert config.store == f"file://{tmp_path}/store"  # a default
+    assert config.tracking.uri == f"sqlite:///{tmp_path}/mlflow.db"
+    assert config.tracking.artifacts == f"{tmp_path}/artifacts"
+    assert config.data.path == f"{tmp_path}/images"
+    assert told(text).data.path == "{workdir}/images"  # nobody said which
+
+
+def test_a_work_folder_is_made_absolute_and_a_percent_in_it_is_no_escape(told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = told(workdir=Path("100%25 mine"))
+    assert config.store == f"file://{tmp_path}/100%2525 mine/store"
+    assert config.tracking.artifacts == f"{tmp_path}/100%25 mine/artifacts"
+
+
+def test_a_configuration_cannot_be_changed(told):
+    with pytest.raises(ValueError, match="frozen"):
+        told().seed = 3
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters(codec="utf-8")),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(codec="utf-8")), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def reversed_keys(value):
+    if isinstance(value, dict):
+        return {key: reversed_keys(value[key]) for key in reversed(value)}
+    return [reversed_keys(item) for item in value] if isinstance(value, list) else value
+
+
+@given(JSON)
+def test_a_digest_hangs_on_the_value_alone(value):
+    found = digest(value)
+    assert re.fullmatch("[0-9a-f]{32}", found)
+    assert digest(reversed_keys(value)) == found
+    assert digest(json.loads(json.dumps(value))) == found  # whatever passed through a file
+
+
+@given(st.lists(JSON, min_size=2, max_size=6))
+def test_different_values_have_different_digests(values):
+    texts = {json.dumps(value, sort_keys=True) for value in values}
+    assert len({digest(value) for value in values}) == len(texts)
+
+
+def test_digests_that_stores_are_addressed_by():
+    """Every address of every store hangs on these: a change here makes all of them unreachable."""
+    assert digest({}) == "44136fa355b3678a1146ad16f7e8649e"
+    assert digest({"b": [1, 2.5, None, True], "a": "Jäger 🙂"}) == digest({"a": "Jäger 🙂", "b": [1, 2.5, None, True]})
+    assert digest({"a": "Jäger 🙂", "b": [1, 2.5, None, True]}) == "?"
+    assert digest("ä") != digest("a\u0308")  # names are normalised where they are read, not here
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [-float("inf")]}])
+def test_what_json_has_no_word_for_has_no_digest(value):
+    with pytest.raises(ValueError, match="Out of range float values"):
+        digest(value)
