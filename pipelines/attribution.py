@@ -14,22 +14,30 @@ from components.sample import sample
 from components.score import score
 from components.train import train
 
+RETRIES = 2
+"""Of a task whose process or node was lost: what it had stored is not made again."""
+
 
 def fresh(task: PipelineTask) -> PipelineTask:
     """Never from KFP's cache, which cannot see the store: every stage returns at once where its outputs are there."""
     return task.set_caching_options(False)
 
 
+def work(task: PipelineTask) -> PipelineTask:
+    """A stage of a planned round: fresh, and tried again."""
+    return fresh(task).set_retry(num_retries=RETRIES)
+
+
 def evaluated(round_uri: str, shard: int, *before: PipelineTask) -> PipelineTask:
     """The three tasks that bring a shard's pending coalitions into the ledger; returns the last."""
-    made = fresh(finetune(round_uri=round_uri, shard=shard)).after(*before)
-    sampled = fresh(sample(round_uri=round_uri, shard=shard)).after(made)
-    return fresh(score(round_uri=round_uri, shard=shard)).after(sampled)
+    made = work(finetune(round_uri=round_uri, shard=shard)).after(*before)
+    sampled = work(sample(round_uri=round_uri, shard=shard)).after(made)
+    return work(score(round_uri=round_uri, shard=shard)).after(sampled)
 
 
 def concluded(round_uri: str, *before: PipelineTask) -> None:
-    judged = fresh(evaluate(round_uri=round_uri)).after(*before)
-    fresh(publish(round_uri=round_uri)).after(judged)
+    judged = work(evaluate(round_uri=round_uri)).after(*before)
+    work(publish(round_uri=round_uri)).after(judged)
 
 
 @dsl.pipeline(name="apportion-attribution", description="Credits the contributors of a diffusion model's training data.")
@@ -39,11 +47,11 @@ def attribution(config: str, shards: list) -> None:
     with dsl.ExitHandler(fresh(close(config=config, job=job))):
         round_uri = fresh(plan(config=config, job=job)).output
         with dsl.If(round_uri != "", name="work"):
-            base = fresh(train(round_uri=round_uri))
-            pruned = fresh(prune(round_uri=round_uri)).after(base)
+            base = work(train(round_uri=round_uri))
+            pruned = work(prune(round_uri=round_uri)).after(base)
             with dsl.ParallelFor(shards, name="coalitions") as shard:
                 last = evaluated(round_uri, shard, pruned)
-            credited = fresh(attribute(round_uri=round_uri)).after(last)
+            credited = work(attribute(round_uri=round_uri)).after(last)
             with dsl.If(credited.output > 0, name="counterfactuals"):
                 with dsl.ParallelFor(shards, name="removals") as shard:
                     last = evaluated(round_uri, shard)

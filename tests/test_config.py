@@ -286,7 +286,9 @@ def test_digests_that_stores_are_addressed_by():
     """Every address of every store hangs on these: a change here makes all of them unreachable."""
     assert digest({}) == "44136fa355b3678a1146ad16f7e8649e"
     assert digest({"b": [1, 2.5, None, True], "a": "Jäger 🙂"}) == digest({"a": "Jäger 🙂", "b": [1, 2.5, None, True]})
-    assert digest({"a": "Jäger 🙂", "b": [1, 2.5, None, True]}) == "?"
+    assert (
+        digest({"a": "Jäger 🙂", "b": [1, 2.5, None, True]}) == "b2cf9eb25bb785c5b6b8a7efebdcd827"
+    )  # of the text {"a":"Jäger 🙂","b":[1,2.5,null,true]}
     assert digest("ä") != digest("a\u0308")  # names are normalised where they are read, not here
 
 

@@ -1,0 +1,310 @@
+"""Records as text and back, what is refused, and what an address hangs on."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from apportion.config import digest
+from apportion.errors import Damaged
+from apportion.records import (
+    Commit,
+    Contributor,
+    Cost,
+    Counterfactual,
+    Credit,
+    Credits,
+    Endpoint,
+    Evaluation,
+    Evidence,
+    Faith,
+    Followup,
+    Game,
+    Judgement,
+    Manifest,
+    Plan,
+    Property,
+    Recipe,
+    Record,
+    Score,
+    Wanted,
+    evaluation_key,
+    members_text,
+)
+
+A, B, C, D = (digest(letter) for letter in "abcd")
+RECIPE = Recipe(
+    base=A, removal={"method": "finetune", "fitting": {"steps": 60, "lr": 1e-3}}, model={"channels": [32, 64]}, resolution=16,
+    precision="fp32",
+)  # fmt: skip
+GAME = Game(recipe=RECIPE, sampling={"images": 64, "steps": 3}, properties=(Property(name="fid", network=B),), reference=C)
+COST = Cost(finetune=1.5, sample=2.5, score=0.25, device="cpu (1 threads), fp32")
+WANTED = Wanted(key=A, game=B, seed=3, members="1f", purpose="design")
+ENDPOINT = Endpoint(mean=1.5, se=0.5, seeds=3)
+MANIFEST = Manifest(
+    contributors=(Contributor(name="ada", data=A, samples=8), Contributor(name="Jäger", data=B, samples=9, joined="2024-01-01"))
+)
+
+
+def evaluation(seed: int = 3, members: tuple[str, ...] = (A, B), **values: float) -> Evaluation:
+    key = evaluation_key(GAME.id, seed, members)
+    return Evaluation(key=key, game=GAME.id, seed=seed, members=members, values=values or {"fid": 12.25}, cost=COST, code="1.0")
+
+
+CHANGE = Counterfactual(label="top 2", game=A, removed=("ada",), key=B, change=0.5, se=None, value=3.5)
+FAITH = Faith(alpha=0.5, rho=0.75, low=None, high=None, pairs=24, status="faithful")
+SCORE = Score(method="kernelshap", alpha=0.5, lds=0.625, low=0.5, high=0.75, held_out=24)
+CREDIT = Credit(property="fid", method="leverage", contributor="Jäger", phi=-1.5, low=-2.5, high=-0.5, se=0.5, share=None)
+RECORDS: list[Record] = [
+    MANIFEST.contributors[1],
+    MANIFEST,
+    GAME.properties[0],
+    RECIPE,
+    GAME,
+    WANTED,
+    Plan(round=A, manifest=B, base=C, pruned=None, reference=D, credit_game=A, truth_game=B, wanted=(WANTED,), code="1.0"),
+    Followup(round=A, wanted=(WANTED,)),
+    COST,
+    evaluation(),
+    CREDIT,
+    ENDPOINT,
+    Credits(round=A, credits=(CREDIT,), v0={"fid": ENDPOINT}, v1={}, coalitions=48, level=0.95, covers="this game"),
+    FAITH,
+    SCORE,
+    CHANGE,
+    Evidence(round=A, judgements=(Judgement(property="fid", faithfulness=(FAITH,), scores=(SCORE,), counterfactuals=(CHANGE,)),)),
+    Commit(round=A, previous=None, project="mine", tracking_run="x", seconds={"plan": 1.5}, code="1.0"),
+]
+every_record = pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
+
+
+def text(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def refused(kind: type[Record], data: bytes, says: str = "") -> None:
+    with pytest.raises(Damaged, match=rf"found a damaged {kind.__name__} in file:///s/x\.json \([^§]*{says}[^§]*\); it is left as it is"):
+        kind.parse(data, "file:///s/x.json")
+
+
+@every_record
+def test_round_trip(record):
+    back = type(record).parse(record.dump(), "here")
+    assert back == record
+    assert back.dump() == record.dump()
+    assert list(json.loads(record.dump())) == sorted(json.loads(record.dump()))
+
+
+@every_record
+def test_an_unknown_field_is_damage(record):
+    refused(type(record), text({**json.loads(record.dump()), "colour": 1}), "colour: Extra inputs are not permitted")
+
+
+@every_record
+def test_a_missing_field_is_damage(record):
+    said = json.loads(record.dump())
+    for name, field in type(record).model_fields.items():
+        if field.is_required():
+            refused(type(record), text({key: value for key, value in said.items() if key != name}), f"{name}: Field required")
+
+
+@every_record
+def test_a_value_of_another_type_is_damage_and_never_made_to_fit(record):
+    said, seen = json.loads(record.dump()), 0
+    for name in said:
+        for other in (None, True, 1.5, -1, "x", "1", [], [1], {}, {"a": "b"}):
+            try:
+                found = type(record).parse(text({**said, name: other}), "here")
+            except Damaged:
+                seen += 1
+            else:
+                back = json.loads(found.dump())[name]
+                assert back == other
+                assert isinstance(back, bool) == isinstance(other, bool)
+    assert seen >= 4 * len(said)
+
+
+@every_record
+@pytest.mark.parametrize("infinite", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_what_is_not_finite_is_damage(record, infinite):
+    said = json.loads(record.dump())
+    for name, value in said.items():
+        if isinstance(value, float):
+            refused(type(record), text({**said, name: "§"}).replace(b'"\\u00a7"', infinite.encode()), name)
+            with pytest.raises(ValidationError):
+                type(record)(**{**record.model_dump(), name: float(infinite)})
+
+
+def test_what_is_not_finite_inside_a_mapping_is_damage():
+    said = evaluation().dump()
+    refused(Evaluation, said.replace(b"12.25", b"NaN"), "values.fid")
+    refused(Commit, RECORDS[-1].dump().replace(b"1.5", b"Infinity"), "seconds.plan")
+
+
+@pytest.mark.parametrize("data", [b"", b"null", b"[]", b"7", b'"x"', b"{", b"\xff\xfe", b"{}", evaluation().dump()[:-9], bytes(50)])
+def test_what_is_no_record_at_all_is_damage(data):
+    refused(Evaluation, data)
+
+
+def test_a_record_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        evaluation().seed = 4
+
+
+@given(
+    st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), st.floats(allow_nan=False, allow_infinity=False), max_size=5),
+    st.integers(0, 2**70),
+)
+def test_values_come_back_bit_for_bit(values, seed):
+    record = evaluation(seed, **{"fid": 1.0, **values})
+    assert Evaluation.parse(record.dump(), "here") == record
+    assert repr(Evaluation.parse(record.dump(), "here").values) == repr({k: record.values[k] for k in sorted(record.values)})
+
+
+@pytest.mark.parametrize("other", [{"seed": 4}, {"game": A}, {"members": [A]}, {"members": [A, B, B]}, {"members": [A, C]}, {"key": A}])
+def test_an_evaluation_under_a_key_that_is_not_its_own_is_damage(other):
+    refused(Evaluation, text({**json.loads(evaluation().dump()), **other}), "found key .*, expected .* from its game, seed and members")
+
+
+def test_a_cost_is_the_sum_of_its_parts_and_never_negative():
+    assert COST.total == 4.25
+    refused(Cost, COST.dump().replace(b"1.5", b"-1.5"), "finetune")
+
+
+@pytest.mark.parametrize("members", ["", "g", "-1", "1F", "0x1", " 1", "1\n"])
+def test_members_are_hexadecimal(members):
+    refused(Wanted, text({**json.loads(WANTED.dump()), "members": members}), "members")
+
+
+@pytest.mark.parametrize("key", ["", "abc", A.upper(), A + "0", f"../{A}", A[:-1] + "\n"])
+def test_addresses_are_hashes(key):
+    """They become paths."""
+    for field in ("key", "game"):
+        refused(Wanted, text({**json.loads(WANTED.dump()), field: key}), field)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=300))
+def test_members_as_text_and_back(kept):
+    mask = np.array(kept)
+    members = members_text(mask)
+    assert re.fullmatch("[0-9a-f]+", members)
+    back = WANTED.model_copy(update={"members": members}).mask(len(kept))
+    assert back.dtype == np.bool_
+    assert back.tolist() == kept
+
+
+def test_bit_i_is_player_i():
+    assert members_text(np.array([True, False, False, False, True])) == "11"
+    assert WANTED.model_copy(update={"members": "6"}).mask(4).tolist() == [False, True, True, False]
+    assert members_text(np.zeros(7, bool)) == "0"
+
+
+# Addresses
+
+
+def manifest(**data: str) -> Manifest:
+    return Manifest(contributors=tuple(Contributor(name=name, data=data[name], samples=8) for name in sorted(data)))
+
+
+def test_a_manifest_is_its_names_and_their_data():
+    whole = manifest(ada=A, bob=B)
+    rows = [Contributor(name="bob", data=B, samples=99, joined="2020-02-02"), Contributor(name="ada", data=A, samples=1)]
+    assert Manifest(contributors=tuple(rows)).id == whole.id == digest({"ada": A, "bob": B})
+    others = [manifest(ada=B, bob=A), manifest(ada=A, bob=C), manifest(ada=A, eve=B), manifest(ada=A), manifest(ada=A, bob=B, eve=C)]
+    assert len({whole.id, *(other.id for other in others)}) == 6
+
+
+def test_a_manifest_tells_its_coalitions():
+    whole = manifest(ada=C, bob=A, eve=B)
+    assert (whole.n, whole.names) == (3, ["ada", "bob", "eve"])
+    assert whole.everybody == tuple(sorted([A, B, C])) == whole.data(np.ones(3, bool))
+    assert whole.data(np.array([True, False, True])) == tuple(sorted([C, B]))
+    assert whole.data(np.zeros(3, bool)) == ()
+    with pytest.raises(ValueError, match="shorter"):
+        whole.data(np.ones(2, bool))
+
+
+@given(st.permutations([A, B, C, D]), st.integers(0, 9))
+def test_a_key_does_not_hang_on_the_order_of_members(order, seed):
+    assert GAME.key(seed, tuple(order)) == GAME.key(seed, (A, B, C, D))
+    assert GAME.weights(seed, tuple(order)) == GAME.weights(seed, (A, B, C, D))
+    assert GAME.samples(seed, tuple(order)) == GAME.samples(seed, (A, B, C, D))
+
+
+def changed(record: Record, **fields: object) -> Record:
+    return type(record)(**{**dict(record), **fields})
+
+
+OTHER_RECIPES = [
+    changed(RECIPE, base=B), changed(RECIPE, base=None), changed(RECIPE, removal={**RECIPE.removal, "method": "retrain"}),
+    changed(RECIPE, removal={"method": "finetune", "fitting": {"steps": 61, "lr": 1e-3}}), changed(RECIPE, model={"channels": [32, 32]}),
+    changed(RECIPE, resolution=32), changed(RECIPE, precision="bf16"), changed(RECIPE, version=2),
+]  # fmt: skip
+
+
+def test_a_key_hangs_on_seed_members_and_everything_in_the_game():
+    games = [GAME, *(changed(GAME, recipe=recipe) for recipe in OTHER_RECIPES), changed(GAME, sampling={"images": 64, "steps": 4}),
+             changed(GAME, properties=()), changed(GAME, properties=(Property(name="fid", network=C),)),
+             changed(GAME, properties=(*GAME.properties, Property(name="colourfulness_p90"))), changed(GAME, reference=D)]  # fmt: skip
+    keys = [game.key(seed, members) for game in games for seed in (0, 1) for members in [(), (A,), (B,), (A, B), (A, A)]]
+    assert len(set(keys)) == len(keys) == 14 * 10
+
+
+def test_games_that_differ_in_properties_alone_share_models_and_images():
+    other = changed(GAME, properties=(Property(name="colourfulness_p90"),), reference=D)
+    assert other.id != GAME.id
+    assert other.key(1, (A,)) != GAME.key(1, (A,))
+    assert other.samples(1, (A,)) == GAME.samples(1, (A,))
+    assert other.weights(1, (A,)) == GAME.weights(1, (A,)) == RECIPE.address(1, (A,))
+
+
+def test_games_that_differ_in_sampling_share_models_only():
+    other = changed(GAME, sampling={"images": 128, "steps": 3})
+    assert other.weights(1, (A,)) == GAME.weights(1, (A,))
+    assert other.samples(1, (A,)) != GAME.samples(1, (A,))
+
+
+def test_models_are_shared_by_nothing_else():
+    recipes = [RECIPE, *OTHER_RECIPES]
+    addresses = [recipe.address(seed, members) for recipe in recipes for seed in (0, 1) for members in [(), (A,), (A, B)]]
+    assert len(set(addresses)) == len(addresses) == 9 * 6
+
+
+def test_a_join_leaves_every_old_key_valid():
+    """DESIGN.md: the new contributor sorts before, between or after the old ones, and only positions change."""
+    old = manifest(bob=A, eve=B, max=C)
+    for newcomer in ("ada", "dan", "zoe"):
+        new = manifest(bob=A, eve=B, max=C, **{newcomer: D})
+        for bits in range(8):
+            kept = {name for i, name in enumerate(old.names) if bits >> i & 1}
+            before, after = (np.array([name in kept for name in of.names]) for of in (old, new))
+            assert GAME.key(5, old.data(before)) == GAME.key(5, new.data(after))
+            assert GAME.key(5, new.data(after)) != GAME.key(5, new.data(after | (np.array(new.names) == newcomer)))
+
+
+def test_a_changed_contributor_invalidates_the_coalitions_that_hold_it_alone():
+    old, new = manifest(ada=A, bob=B), manifest(ada=A, bob=C)
+    same = [GAME.key(0, old.data(mask)) == GAME.key(0, new.data(mask)) for mask in np.array([[0, 0], [1, 0], [0, 1], [1, 1]], bool)]
+    assert same == [True, True, False, False]
+
+
+def test_equal_data_is_interchangeable_but_counts():
+    twins = manifest(ada=A, bob=A)
+    one, other, both = (GAME.key(0, twins.data(np.array(mask))) for mask in ([True, False], [False, True], [True, True]))
+    assert one == other != both
+
+
+def test_a_name_is_no_part_of_a_key():
+    assert GAME.key(0, manifest(ada=A).everybody) == GAME.key(0, manifest(bob=A).everybody)
+
+
+def test_addresses_that_stores_hold():
+    """Existing ledgers are found by these: a change here needs a new SCHEMA."""
+    assert GAME.key(3, (B, A)) == digest({"game": GAME.id, "seed": 3, "data": sorted([A, B])})
+    assert RECIPE.address(3, (B, A)) == digest({**json.loads(RECIPE.dump()), "seed": 3, "data": sorted([A, B])})
+    assert GAME.id == digest(json.loads(GAME.dump())) == Game.parse(GAME.dump(), "here").id
+    assert GAME.id == "2da668c26c634f81257cf4138d069927"
