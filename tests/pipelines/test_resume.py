@@ -28,14 +28,16 @@ def outputs(round: Round, stage: str, shard: int | None = None) -> list[Path]:
 
 def kill_inside(process: "subprocess.Popen[str]", expected: list[Path]) -> None:
     """Kills a process and all it started as soon as a part of what is expected is there."""
-    before, deadline = {path for path in expected if path.exists()}, time.monotonic() + 200
-    while not any(path.exists() for path in expected if path not in before):
-        assert process.poll() is None, said(process)
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    process.communicate()
+    before, deadline = {path for path in expected if path.exists()}, time.monotonic() + 400
+    try:
+        while not any(path.exists() for path in expected if path not in before):
+            assert process.poll() is None, said(process)
+            assert time.monotonic() < deadline, "made nothing in time"
+            time.sleep(0.001)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
 
 
 def unchanged(before: dict, folder: Path) -> bool:

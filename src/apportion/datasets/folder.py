@@ -151,7 +151,7 @@ def _csv(path: Path) -> Table:
 
 
 def _parquet(path: Path) -> Table:
-    table = pq.ParquetFile(path).read(use_threads=False)
+    table = pq.ParquetFile(path, pre_buffer=False).read(use_threads=False)
     columns = [column.cast(pa.string()).to_pylist() for column in table.columns]
     return Table(table.column_names, [(f"row {i}", list(cells)) for i, cells in enumerate(zip(*columns, strict=True), 1)])
 

@@ -53,5 +53,5 @@ def _nearest_ratios(unet: UNet2DModel, ratio: float) -> dict[nn.Module, float]:
         if width and width % groups == 0:
             per_group = width // groups
             kept = max(1, round(per_group * (1 - ratio)))
-            ratios[module] = 1 - (kept + 0.5) / per_group if kept < per_group else 0.0
+            ratios[module] = 1 - (kept + 1e-6) / per_group if kept < per_group else 0.0
     return ratios

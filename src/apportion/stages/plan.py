@@ -141,7 +141,7 @@ def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Pl
         if config.removal.pruning is None
         else digest({"base": base, "pruning": config.removal.pruning.model_dump(), "seed": config.seed})
     )
-    sampling = config.sampling.model_dump(mode="json", exclude={"batch"})
+    sampling = config.sampling.model_dump(mode="json")
     reference = digest({"manifest": manifest.id, "base": base, "sampling": sampling, "network": network})
     start = {"retrain": None, "finetune": base, "sparsified_finetune": pruned}[config.removal.method]
     credit = game(config, recipe(config, config.removal.method, start, precision), reference, network)
@@ -170,7 +170,7 @@ def game(config: Config, made: Recipe, reference: str, network: str | None) -> G
         Property(name=name, network=network if PROPERTIES[name].needs_network else None) for name in sorted(config.properties)
     )
     return Game(
-        recipe=made, sampling=config.sampling.model_dump(mode="json", exclude={"batch"}), properties=properties, reference=reference
+        recipe=made, sampling=config.sampling.model_dump(mode="json"), properties=properties, reference=reference
     )
 
 

@@ -26,7 +26,7 @@ def load(data: OpenMoji) -> list[Contribution]:
     """
     columns = ["name", "author", "date", "group", "flip", f"rgb{data.resolution}"]
     by_author: dict[str, list[Drawing]] = {}
-    for drawing in pq.ParquetFile(DRAWINGS).read(columns=columns, use_threads=False).to_pylist():
+    for drawing in pq.ParquetFile(DRAWINGS, pre_buffer=False).read(columns=columns, use_threads=False).to_pylist():
         by_author.setdefault(drawing["author"].strip(), []).append(drawing)
     counts = {author: len(drawings) for author, drawings in by_author.items()}
     chosen = _chosen(data.contributors, counts)
