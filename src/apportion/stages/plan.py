@@ -169,9 +169,7 @@ def game(config: Config, made: Recipe, reference: str, network: str | None) -> G
     properties = tuple(
         Property(name=name, network=network if PROPERTIES[name].needs_network else None) for name in sorted(config.properties)
     )
-    return Game(
-        recipe=made, sampling=config.sampling.model_dump(mode="json"), properties=properties, reference=reference
-    )
+    return Game(recipe=made, sampling=config.sampling.model_dump(mode="json"), properties=properties, reference=reference)
 
 
 def want(config: Config, manifest: Manifest, credit: Game, truth: Game) -> Iterator[Wanted]:
