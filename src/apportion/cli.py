@@ -98,15 +98,14 @@ def show_round(told: argparse.Namespace) -> None:
 
 def print_credits(round: "Round") -> None:
     """A table for each property, what the intervals cover, and where the report is."""
-    from apportion.stages.evaluate import status
+    from apportion.evaluation.verdict import verdict
     from apportion.stages.round import round_key
 
-    verdicts = {judgement.property: status(judgement) for judgement in round.evidence.judgements} if round.has("evidence.json") else {}
+    verdicts = {judgement.property: verdict(judgement) for judgement in round.evidence.judgements} if round.has("evidence.json") else {}
     for name in sorted(round.config.properties):
         v0, v1 = round.credits.v0[name].mean, round.credits.v1[name].mean
-        verdict = verdicts.get(name, "not established")
-        ends = f"  {v0:.3f} (nobody) to {v1:.3f} (everybody); faithful to retraining: "
-        console.print(Text.assemble((name, "bold"), ends, (verdict, "bold")), soft_wrap=True)
+        ends = f"  {v0:.3f} (nobody) to {v1:.3f} (everybody); verdict: "
+        console.print(Text.assemble((name, "bold"), ends, (verdicts.get(name, "not established"), "bold")), soft_wrap=True)
         console.print(credits_table(round.credits, name))
     console.print(f"Intervals cover {round.credits.covers}.")
     console.print(f"report: {round.store.where(round_key(round.id, 'report.html'))}", soft_wrap=True)

@@ -244,6 +244,11 @@ class Credits(Record):
     covers: str
 
 
+Status = Literal["not faithful", "not established", "not predictive", "faithful"]
+"""A verdict, worst first: the game disagrees with retraining; too little was retrained to tell; the game agrees with retraining, but the
+credits drawn from it do not predict what retraining gives; both agree."""
+
+
 class Faith(Record):
     """Spearman correlation between the cheap game and retraining on the same coalitions of one size; None where it has no value."""
 
@@ -252,7 +257,7 @@ class Faith(Record):
     low: Finite | None
     high: Finite | None
     pairs: int
-    status: Literal["faithful", "not faithful", "not established"]
+    status: Status
 
 
 class Score(Record):

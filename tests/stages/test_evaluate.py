@@ -7,10 +7,10 @@ from tiny import fill, planned
 
 from apportion.errors import NotFound
 from apportion.evaluation.faithfulness import faithfulness
+from apportion.evaluation.verdict import verdict
 from apportion.records import Faith, Judgement
 from apportion.stages import attribute, evaluate
 from apportion.stages.attribute import published
-from apportion.stages.evaluate import status
 
 WORTH = {"fid": [-5.0, -1.0, 2.0, 0.3, 4.0], "inception_score": [0.1, 0.7, 0.2, 1.6, 0.4]}
 FIVE = ("data.contributors=5", "properties=[fid, inception_score]", "valuation.coalitions=20", "evaluation.held_out=10")
@@ -54,7 +54,7 @@ def test_the_same_game_is_faithful_and_predicted(judged):
         assert (faith.alpha, faith.rho, faith.pairs, faith.status) == (0.5, 1.0, 10, "faithful")
         assert {score.method: score.lds for score in judgement.scores} == {"leverage": 1.0, "banzhaf": 1.0}
         assert {(score.alpha, score.held_out) for score in judgement.scores} == {(0.5, 10)}
-        assert status(judgement) == "faithful"
+        assert verdict(judgement) == "faithful"
 
 
 def test_the_opposite_game_is_not_faithful(judged):
@@ -92,7 +92,7 @@ def test_the_threshold_is_the_rounds_own(judged):
 def test_few_pairs_establish_nothing(judged):
     round, faithful = judged("evaluation.held_out=7")
     assert faithful == 0
-    assert [(of(round, name).faithfulness[0].pairs, status(of(round, name))) for name in WORTH] == [(7, "not established")] * 2
+    assert [(of(round, name).faithfulness[0].pairs, verdict(of(round, name))) for name in WORTH] == [(7, "not established")] * 2
 
 
 def test_without_held_out_coalitions_nothing_is_established(judged):
@@ -100,7 +100,7 @@ def test_without_held_out_coalitions_nothing_is_established(judged):
     assert faithful == 0
     for name in WORTH:
         assert of(round, name).faithfulness == of(round, name).scores == ()
-        assert status(of(round, name)) == "not established"
+        assert verdict(of(round, name)) == "not established"
 
 
 def test_equal_values_have_no_order(judged):
@@ -108,7 +108,7 @@ def test_equal_values_have_no_order(judged):
     for name in WORTH:
         assert [(faith.rho, faith.low, faith.high) for faith in of(round, name).faithfulness] == [(None, None, None)]
         assert {(score.lds, score.low, score.high) for score in of(round, name).scores} == {(None, None, None)}
-        assert status(of(round, name)) == "not established"
+        assert verdict(of(round, name)) == "not established"
 
 
 def test_each_size_is_judged_by_itself(judged):
@@ -122,20 +122,6 @@ def test_each_size_is_judged_by_itself(judged):
             ("leverage", 0.4, 1.0),
             ("leverage", 0.6, -1.0),
         ]
-
-
-@pytest.mark.parametrize(
-    ("found", "verdict"),
-    [
-        (["faithful", "faithful"], "faithful"),
-        (["faithful", "not established"], "not established"),
-        (["not established", "not faithful", "faithful"], "not faithful"),
-        ([], "not established"),
-    ],
-)
-def test_the_verdict_is_the_worst_of_all_sizes(found, verdict):
-    faiths = tuple(Faith(alpha=0.5, rho=None, low=None, high=None, pairs=0, status=each) for each in found)
-    assert status(Judgement(property="fid", faithfulness=faiths, scores=(), counterfactuals=())) == verdict
 
 
 def test_retraining_as_the_game_of_the_credits(judged):

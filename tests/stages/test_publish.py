@@ -74,7 +74,7 @@ def folder(round):
 
 def test_the_statement_says_what_may_be_paid_by(round):
     rows = list(csv.DictReader(io.StringIO(round.store.get(f"rounds/{round.id}/statement.csv").decode())))
-    assert list(rows[0]) == ["property", "contributor", "images", "credit", "se", "low", "high", "share", "faithfulness", "covers"]
+    assert list(rows[0]) == ["property", "contributor", "images", "credit", "se", "low", "high", "share", "verdict", "covers"]
     assert [(row["property"], row["contributor"]) for row in rows] == [
         (name, who) for name in sorted(WORTH) for who in round.manifest.names
     ]
@@ -83,7 +83,7 @@ def test_the_statement_says_what_may_be_paid_by(round):
         assert float(row["credit"]) == c.phi
         assert (float(row["low"]), float(row["high"]), float(row["share"])) == (c.low, c.high, c.share)
         assert row["images"] == images[row["contributor"]]
-        assert row["faithfulness"] == "not established"  # four held-out coalitions are too few
+        assert row["verdict"] == "not established"  # four held-out coalitions are too few
         assert row["covers"] == round.credits.covers
 
 
@@ -297,7 +297,7 @@ def test_show_prints_the_credits_the_best_first(round, command):
     assert code == 0
     for name in WORTH:
         v0, v1 = round.credits.v0[name].mean, round.credits.v1[name].mean
-        assert f"{name}  {v0:.3f} (nobody) to {v1:.3f} (everybody); faithful to retraining: not established" in out
+        assert f"{name}  {v0:.3f} (nobody) to {v1:.3f} (everybody); verdict: not established" in out
         for c in published(round.credits, name):
             assert f"{c.phi:+.3f}" in out
             assert f"{c.share:.1%}" in out

@@ -33,7 +33,7 @@ def fit(unet: UNet2DModel, images: Images, fitting: Fitting, seed: int, compute:
     images = images.to(compute.device)
     alphas = noise_schedule().alphas_cumprod.to(compute.device)
     optimiser = torch.optim.AdamW(
-        unet.parameters(), lr=fitting.lr, betas=(0.9, fitting.beta2), weight_decay=fitting.weight_decay, foreach=True
+        unet.parameters(), lr=fitting.lr, betas=(0.9, fitting.beta2), weight_decay=fitting.weight_decay, fused=True
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: SCHEDULES[fitting.schedule](step / fitting.steps))
     average = EMAModel(unet.parameters(), decay=fitting.ema, foreach=True)

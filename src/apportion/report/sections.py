@@ -9,13 +9,14 @@ from markupsafe import Markup
 
 from apportion.errors import ValuationError
 from apportion.evaluation.lds import spearman
-from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, Manifest
+from apportion.evaluation.verdict import prediction, weakest_faith, weakest_score
+from apportion.evaluation.verdict import verdict as decided
+from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, Manifest, Score
 from apportion.report.charts import Dot, dots, runs_out
 from apportion.report.numbers import interval, number, portion, precision, signed
 from apportion.report.tables import Table, credit_table, faith_table, title
 
 LOPSIDED = 2.0  # an equal share this many times the spread of the credits hides how contributors differ
-ORDER = ("not faithful", "not established", "faithful")  # the verdict of a property is the worst of the sizes measured
 
 
 class Meaning(Protocol):
@@ -34,7 +35,6 @@ class Verdict:
     status: str
     why: str
     table: Table | None
-    rho: float | None
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ def verdict(judgement: Judgement | None, threshold: float) -> Verdict:
             "not established",
             "No coalition was retrained for comparison in this round, so nothing tells how true these credits are.",
             None,
-            None,
         )
-    worst = min(judgement.faithfulness, key=lambda faith: (ORDER.index(faith.status), 2.0 if faith.rho is None else faith.rho))
-    return Verdict(worst.status, _why(worst, threshold), faith_table(judgement.faithfulness), worst.rho)
+    why, score = _why(weakest_faith(judgement.faithfulness), threshold), weakest_score(judgement.scores)
+    said = why if score is None else f"{why} {_predicts(score)}"
+    return Verdict(decided(judgement), said, faith_table(judgement.faithfulness))
 
 
 def _why(faith: Faith, threshold: float) -> str:
@@ -135,6 +135,21 @@ def _why(faith: Faith, threshold: float) -> str:
     if faith.rho >= threshold and faith.low is not None and faith.low <= 0:
         return f"The agreement with retraining may be chance: {found}, and the interval holds 0. Do not pay by these credits yet."
     return f"Too few coalitions were compared with retraining to tell: {found}."
+
+
+def _predicts(score: Score) -> str:
+    """What the credits themselves are worth for telling coalitions apart."""
+    where = f"over {score.held_out} retrained coalitions"
+    if score.lds is None:
+        return f"Whether these credits predict retrained models cannot be said: equal values have no order ({where})."
+    found = f"LDS = {number(score.lds, '.2f')} ({interval(score.low, score.high, '.2f')}) {where}"
+    if prediction(score) == "faithful":
+        return f"Summed over a coalition, these credits predict what retraining on it gives: {found}."
+    return (
+        f"Summed over a coalition, these credits do not predict what retraining on it gives: {found}, and the interval holds 0. "
+        "They are too imprecise, or coalitions of other sizes say other things: do not pay by them yet. "
+        "More coalitions may help (valuation.coalitions)."
+    )
 
 
 def _ends(v0: Endpoint, v1: Endpoint, equal: float) -> tuple[tuple[str, str, str], ...]:

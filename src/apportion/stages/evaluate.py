@@ -8,6 +8,7 @@ from apportion.errors import ValuationError
 from apportion.evaluation.counterfactual import relative_change
 from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.lds import lds, lds_interval
+from apportion.evaluation.verdict import verdict
 from apportion.records import Counterfactual, Evaluation, Evidence, Faith, Judgement, Score, Wanted
 from apportion.stages.round import Round
 
@@ -15,16 +16,10 @@ Pairs = list[tuple[Wanted, Evaluation]]
 
 
 def run(round_uri: str) -> int:
-    """Commits the evidence of a round; returns the number of properties whose credits are faithful at every size measured."""
+    """Commits the evidence of a round; returns the number of properties whose credits hold at every size measured."""
     round = Round.open(round_uri)
     round.write("evidence.json", lambda: judge(round).dump())
-    return sum(status(judgement) == "faithful" for judgement in round.evidence.judgements)
-
-
-def status(judgement: Judgement) -> str:
-    """The verdict on a property: the worst of the sizes measured."""
-    order = ["not faithful", "not established", "faithful"]
-    return min((faith.status for faith in judgement.faithfulness), key=order.index, default="not established")
+    return sum(verdict(judgement) == "faithful" for judgement in round.evidence.judgements)
 
 
 def judge(round: Round) -> Evidence:

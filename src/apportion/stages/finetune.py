@@ -17,7 +17,12 @@ from apportion.stages.spent import timed
 def run(round_uri: str, shard: int = 0) -> int:
     """Makes what is absent; returns how many models were made."""
     round = Round.open(round_uri)
-    todo = [item for item in round.pending(shard) if not round.store.exists(round.samples_key(item))]
+    return make(round, round.pending(shard), shard)
+
+
+def make(round: Round, pending: list[Wanted], shard: int = 0) -> int:
+    """As `run`, for coalitions of the caller's choice."""
+    todo = [item for item in pending if not round.store.exists(round.samples_key(item))]
     compute = prepare(round.config.compute.device, round.credit_game.recipe.precision, round.config.compute.threads)
     made = 0
     with bar(sum(_steps(round, item) for item in todo), f"finetune {shard}", "step") as progress:

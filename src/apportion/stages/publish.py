@@ -11,10 +11,10 @@ import numpy as np
 
 from apportion import __version__
 from apportion.evaluation.lds import spearman
+from apportion.evaluation.verdict import verdict
 from apportion.records import Commit, Credits, Evaluation, Wanted
 from apportion.report.page import render
 from apportion.stages.attribute import cell, numbers, published
-from apportion.stages.evaluate import status
 from apportion.stages.pages import page
 from apportion.stages.plan import head_key, named
 from apportion.stages.round import Round, round_key
@@ -67,11 +67,11 @@ def everything(round: Round) -> list[tuple[Wanted, Evaluation]]:
 
 def statement(round: Round) -> str:
     """What each contributor is credited with, and whether it may be paid by: one row per property and contributor."""
-    verdicts = {judgement.property: status(judgement) for judgement in round.evidence.judgements}
+    verdicts = {judgement.property: verdict(judgement) for judgement in round.evidence.judgements}
     samples = {row.name: row.samples for row in round.manifest.contributors}
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["property", "contributor", "images", "credit", "se", "low", "high", "share", "faithfulness", "covers"])
+    rows.writerow(["property", "contributor", "images", "credit", "se", "low", "high", "share", "verdict", "covers"])
     for name in sorted(round.config.properties):
         for c in published(round.credits, name):
             rows.writerow([name, cell(c.contributor), samples[c.contributor], *numbers(c), verdicts[name], round.credits.covers])

@@ -14,7 +14,11 @@ from apportion.stages.round import Round
 def run(round_uri: str, shard: int = 0) -> int:
     """Makes what is absent; returns how many sets of images were made."""
     round = Round.open(round_uri)
-    todo = round.pending(shard)
+    return make(round, round.pending(shard), shard)
+
+
+def make(round: Round, todo: list[Wanted], shard: int = 0) -> int:
+    """As `run`, for coalitions of the caller's choice."""
     compute = prepare(round.config.compute.device, round.credit_game.recipe.precision, round.config.compute.threads)
     made, images = 0, round.config.sampling.images
     with bar(len(todo) * images, f"sample {shard}", "image") as progress:

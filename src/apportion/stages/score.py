@@ -4,7 +4,7 @@ from apportion import __version__
 from apportion.diffusion.compute import prepare
 from apportion.properties import PROPERTIES, measure, reference
 from apportion.properties.network import open_network
-from apportion.records import Cost, Evaluation
+from apportion.records import Cost, Evaluation, Wanted
 from apportion.stages.generated import load_samples
 from apportion.stages.progress import bar
 from apportion.stages.round import Round, reference_key
@@ -14,11 +14,15 @@ from apportion.stages.spent import timed
 def run(round_uri: str, shard: int = 0) -> int:
     """Scores what has no record; returns how many records this call wrote."""
     round = Round.open(round_uri)
+    return make(round, round.pending(shard), shard)
+
+
+def make(round: Round, todo: list[Wanted], shard: int = 0) -> int:
+    """As `run`, for coalitions of the caller's choice."""
     prepare("cpu", "fp32", round.config.compute.threads)
     names = [p.name for p in round.credit_game.properties]
     network = open_network(round.config.network)[0] if any(PROPERTIES[name].needs_network for name in names) else None
     against = _reference(round) if any(PROPERTIES[name].needs_reference for name in names) else None
-    todo = round.pending(shard)
     made = 0
     with bar(len(todo), f"score {shard}", "coalition") as progress:
         for item in todo:

@@ -1,0 +1,51 @@
+"""The word that decides whether credits may be paid by."""
+
+import pytest
+
+from apportion.evaluation.verdict import verdict
+from apportion.records import Faith, Judgement, Score
+
+
+def judged(games: list[str], scores: list[Score]) -> Judgement:
+    faiths = tuple(Faith(alpha=0.5, rho=0.6, low=0.2, high=0.8, pairs=24, status=each) for each in games)
+    return Judgement(property="fid", faithfulness=faiths, scores=tuple(scores), counterfactuals=())
+
+
+def score(lds: float | None, low: float | None, method: str = "leverage", alpha: float = 0.5) -> Score:
+    return Score(method=method, alpha=alpha, lds=lds, low=low, high=None if low is None else 0.95, held_out=24)
+
+
+GOOD = score(0.7, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("games", "expected"),
+    [
+        (["faithful", "faithful"], "faithful"),
+        (["faithful", "not established"], "not established"),
+        (["not established", "not faithful", "faithful"], "not faithful"),
+        ([], "not established"),
+    ],
+)
+def test_the_worst_of_all_sizes(games, expected):
+    assert verdict(judged(games, [GOOD])) == expected
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ([GOOD], "faithful"),
+        ([score(-0.2, -0.6)], "not predictive"),
+        ([score(0.6, 0.0)], "not predictive"),  # may be chance
+        ([score(None, None)], "not established"),
+        ([GOOD, score(0.1, -0.3, alpha=0.75)], "not predictive"),  # the worst of the sizes
+        ([GOOD, score(-0.5, -0.8, method="banzhaf")], "faithful"),  # only the published method, the first, is paid by
+    ],
+)
+def test_credits_of_a_faithful_game_must_predict(scores, expected):
+    assert verdict(judged(["faithful"], scores)) == expected
+
+
+def test_a_game_that_disagrees_is_worse_than_credits_that_do_not_predict():
+    assert verdict(judged(["not faithful"], [score(-0.2, -0.6)])) == "not faithful"
+    assert verdict(judged(["not established"], [score(-0.2, -0.6)])) == "not established"
