@@ -139,6 +139,16 @@ def test_verdicts_say_why(reading):
     assert "2 of 4" in text
 
 
+def test_credits_that_do_not_predict_are_not_to_be_paid_by():
+    page = pages.page()
+    faithful = page.evidence.judgements[2]
+    weak = tuple(score.model_copy(update={"lds": -0.2, "low": -0.6, "high": 0.21}) for score in faithful.scores)
+    judgements = (*page.evidence.judgements[:2], faithful.model_copy(update={"scores": weak}), *page.evidence.judgements[3:])
+    html = render(replace(page, evidence=page.evidence.model_copy(update={"judgements": judgements})))
+    assert html.count(">not predictive<") == 2  # on the way there and beside the heading
+    assert "do not predict what retraining on it gives: LDS = −0.20 (−0.60 to 0.21) over 24 retrained coalitions" in html
+
+
 def test_directions_are_said_in_words(reading):
     assert "A negative credit: this contributor’s images lower FID, which improves it." in reading.text
     assert "A positive credit: this contributor’s images raise Inception score, which improves it." in reading.text

@@ -8,7 +8,6 @@ from tiny import fill, planned
 from apportion.errors import NotFound
 from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.verdict import verdict
-from apportion.records import Faith, Judgement
 from apportion.stages import attribute, evaluate
 from apportion.stages.attribute import published
 
