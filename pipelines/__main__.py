@@ -50,6 +50,7 @@ def run_here(told: argparse.Namespace) -> None:
     from pipelines.terminal import calm, plain
 
     config = load(told.config, told.overrides, told.workdir)
+    check_device(config)
     try:
         told.workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,6 +65,14 @@ def run_here(told: argparse.Namespace) -> None:
         where = f"in {failed[1]}" if failed else plain(str(error))
         raise ApportionError(f"the pipeline stopped {where}, see above; run the same command again to go on where it stopped") from error
     conclude(config, time.perf_counter() - start)
+
+
+def check_device(config: Config) -> None:
+    """Raises ConfigError where this machine lacks the device asked for: here it plans and computes, on a cluster workers compute."""
+    if config.compute.device == "cuda":  # no other can be absent, and to ask costs seconds
+        from apportion.diffusion.compute import pick
+
+        pick(config.compute.device)
 
 
 def conclude(config: Config, seconds: float) -> None:

@@ -149,7 +149,7 @@ class Tracking(Strict):
 
 
 class Compute(Strict):
-    """Where the arithmetic runs. `auto` is resolved when a round is planned and recorded with it."""
+    """Where the arithmetic runs. The precision is settled when a round is planned and is part of its game; the device, by each process."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"

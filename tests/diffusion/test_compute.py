@@ -21,9 +21,16 @@ def threads() -> Iterator[None]:
 
 @no_cuda
 def test_cuda_asked_for_and_absent_is_refused():
-    for ask in (pick, fast_bf16, lambda device: prepare(device, "fp32", 1)):
-        with pytest.raises(ConfigError, match=r"found no CUDA device, expected one for compute\.device: cuda; choose auto or cpu"):
+    for ask in (pick, lambda device: prepare(device, "fp32", 1)):
+        with pytest.raises(ConfigError, match=r"found no CUDA device .* expected one for compute\.device: cuda; choose auto or cpu"):
             ask("cuda")
+
+
+@no_cuda
+@pytest.mark.parametrize("tiles", [True, False])
+def test_bf16_is_fast_on_a_gpu_that_is_elsewhere_and_on_tiles_that_are_here(tiles, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    assert [fast_bf16(device) for device in ("cuda", "cpu", "auto")] == [True, tiles, tiles]
 
 
 @no_cuda

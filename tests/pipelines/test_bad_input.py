@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from servers import free_port
 from tiny import ALONE, CONFIG, SHARDED, evaluated, fill, from_folder, give, kept, nothing_made, plan, planned, ran, root, snapshot, told
 
 from apportion.errors import ConfigError, Damaged, DataError, PropertyError, StoreError, TrackingError
 from apportion.ledger import record_key
-from apportion.stages import finetune, sample, score
+from apportion.stages import finetune, prune, sample, score, train
 from apportion.stages.round import reference_key, weights_key
 
 
@@ -131,6 +132,27 @@ def test_the_tracking_server_is_asked_before_images_are_read(tmp_path):
     refused(
         tmp_path, TrackingError, f"tracking.uri=http://127.0.0.1:{free_port()}", "data={source: folder, path: /nowhere, resolution: 16}"
     )
+
+
+# The device
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+def test_a_gpu_may_be_missing_where_a_round_is_planned_but_not_where_it_is_computed(tmp_path):
+    round = planned(tmp_path, "compute.device=cuda")
+    assert (round.credit_game.recipe.precision, round.truth_game.recipe.precision) == ("bf16", "bf16")
+    for stage in (train, prune, finetune, sample):
+        with pytest.raises(ConfigError, match=r"found no CUDA device on this machine, expected one for compute\.device: cuda"):
+            stage.run(round.uri)
+    assert not list(tmp_path.rglob("checkpoints"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without CUDA")
+def test_a_pipeline_here_needs_its_gpu_here(tmp_path):
+    run = ["-m", "pipelines", "run", CONFIG, "--workdir", tmp_path / "work", "--set", "compute.device=cuda"]
+    err = process_refused(*run, says=["found no CUDA device", "compute.device: cuda"])
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "work").exists()
 
 
 # Images and who gave them

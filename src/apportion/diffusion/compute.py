@@ -40,14 +40,17 @@ def prepare(device: str, precision: str, threads: int) -> Compute:
 
 
 def fast_bf16(device: str) -> bool:
-    """Whether bf16 matrix products are faster than fp32 ones here: on a GPU, and on processors with matrix tiles (AMX)."""
-    return pick(device).type == "cuda" or bool(torch.cpu._is_amx_tile_supported())
+    """Whether bf16 matrix products are faster than fp32 ones: on a GPU, and on a processor with matrix tiles (AMX).
+
+    For `cuda` that is known without one: a round may be planned where there is no GPU. `cpu` and `auto` are what is found here.
+    """
+    return device == "cuda" or pick(device).type == "cuda" or bool(torch.cpu._is_amx_tile_supported())
 
 
 def pick(device: str) -> torch.device:
     """`auto` is CUDA where there is one. Raises ConfigError where CUDA is asked for and absent."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("found no CUDA device, expected one for compute.device: cuda; choose auto or cpu")
+        raise ConfigError("found no CUDA device on this machine, expected one for compute.device: cuda; choose auto or cpu")
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -241,7 +241,10 @@ def _refused(n: int, mend: str) -> Iterator[None]:
 
 
 def resolve_precision(config: Config) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 where the device multiplies it fast. The answer is part of the game: values of two precisions never mix."""
+    """`auto` is bf16 where the device asked for multiplies it fast; the workers that have that device need not be where this runs.
+
+    The answer is part of the game: values of two precisions never mix.
+    """
     if config.compute.precision != "auto":
         return config.compute.precision
     from apportion.diffusion.compute import fast_bf16
