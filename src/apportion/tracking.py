@@ -77,6 +77,10 @@ class Tracker:
     def finish(self, run: str | None, status: str = "FINISHED") -> None:
         """Ends a run as FINISHED, FAILED or KILLED."""
 
+    def finish_round(self, round_id: str) -> list[str]:  # noqa: ARG002
+        """Ends as FINISHED what a published round left unfinished, as a kill just after publication does; the ids of those runs."""
+        return []
+
     def close_job(self, job: str, status: str) -> list[str]:  # noqa: ARG002
         """Ends what a pipeline job left RUNNING, and nothing else; the ids of those runs."""
         return []
@@ -122,7 +126,7 @@ class MlflowTracker(Tracker):
     def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str:
         tags = {**tags, ROUND: round_id, **({JOB: job} if job else {})}
         with self._explained(f"start the run of round {round_id}"):
-            found = self._pipeline_run() or self._unfinished(round_id)
+            found = self._pipeline_run() or next(self._unfinished(round_id), None)
             if found is None:
                 return self._create(self._experiment.experiment_id, f"round {round_id[:8]}", tags)
             self._tag(found.info.run_id, tags)
@@ -188,6 +192,13 @@ class MlflowTracker(Tracker):
         with self._explained(f"end the run {run}"):
             self._client.set_terminated(run, status)
 
+    def finish_round(self, round_id: str) -> list[str]:
+        with self._explained(f"end the run of round {round_id}"):
+            left = [str(run.info.run_id) for run in self._unfinished(round_id)]
+            for run_id in left:
+                self._client.set_terminated(run_id, "FINISHED")
+            return left
+
     def close_job(self, job: str, status: str) -> list[str]:
         with self._explained(f"end the runs of job {job}"):
             experiment = self._client.get_experiment_by_name(self._name)
@@ -251,9 +262,10 @@ class MlflowTracker(Tracker):
             run_id = run.data.tags.get(_PARENT)
         return run
 
-    def _unfinished(self, round_id: str) -> Any:
+    def _unfinished(self, round_id: str) -> Iterator[Any]:
+        """The round's own runs that did not finish, the youngest first."""
         runs = self._search(self._experiment.experiment_id, f"tags.`{ROUND}` = '{round_id}'")
-        return next((run for run in runs if run.info.status != "FINISHED" and _PARENT not in run.data.tags), None)
+        return (run for run in runs if run.info.status != "FINISHED" and _PARENT not in run.data.tags)
 
     def _search(self, experiment: str, condition: str) -> Iterator[Any]:
         """Runs, the youngest first."""

@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from mlflow import MlflowClient
 from scipy.stats import spearmanr
 from tiny import ODD, concluded, fill, from_folder, give, kept, planned, root, told
 
@@ -16,7 +17,7 @@ from apportion.records import Commit
 from apportion.stages import attribute, evaluate, plan, publish
 from apportion.stages.attribute import cell, published
 from apportion.stages.round import Round
-from apportion.tracking import Tracker
+from apportion.tracking import MlflowTracker, Tracker, open_tracker
 
 SMALL = ("properties=[fid, inception_score]", "valuation.coalitions=14")
 WORTH = {"fid": [-5.0, -1.0, 2.0, 0.3], "inception_score": [0.1, 0.7, 0.2, 1.6]}
@@ -208,6 +209,27 @@ def test_tracking_and_compute_may_change_before_a_round_is_finished(tmp_path):
 
 
 # What is tracked
+
+
+def test_a_publication_killed_at_its_very_end_is_ended_by_the_next_plan(tmp_path, monkeypatch):
+    """The head is moved, so the next plan finds nothing to do; the tracking run must not go on for ever."""
+
+    def killed(self, run, status="FINISHED"):
+        if run == round_run:
+            raise KeyboardInterrupt
+        finish(self, run, status)
+
+    tracked = f"tracking.uri=sqlite:///{tmp_path}/work/mlflow.db"
+    round, finish = made(tmp_path / "work", tracked), MlflowTracker.finish
+    round_run = open_tracker(round.config.tracking).start(round.id, None, {})
+    monkeypatch.setattr(MlflowTracker, "finish", killed)
+    with pytest.raises(KeyboardInterrupt):
+        publish.run(round.uri)
+    client = MlflowClient(tracking_uri=round.config.tracking.uri)
+    assert client.get_run(round_run).info.status == "RUNNING"
+    for _ in range(2):
+        assert not plan.run(told(tmp_path / "work", *SMALL, tracked)).work
+        assert client.get_run(round_run).info.status == "FINISHED"
 
 
 class Recorder(Tracker):

@@ -153,6 +153,17 @@ def test_a_round_goes_on_in_the_run_that_did_not_finish(tracker: MlflowTracker, 
     assert tracker.start("f" * 32, "job 2", {}) not in (run, again)
 
 
+def test_finishing_a_round_ends_its_runs_and_no_others(tracker: MlflowTracker, tracking: Tracking) -> None:
+    mine, others = tracker.start(ROUND, "job", {}), tracker.start("f" * 32, "job", {})
+    nested = tracker.child(mine, "loo", {"apportion.round": ROUND}, {}, {})
+    for status in ("RUNNING", "FAILED"):
+        client_of(tracking).update_run(mine, status)
+        assert tracker.finish_round(ROUND) == [mine]
+    assert tracker.finish_round(ROUND) == tracker.finish_round("0" * 32) == []
+    statuses = {run.info.run_id: run.info.status for run in runs_of(tracking)}
+    assert statuses == {mine: "FINISHED", nested: "FINISHED", others: "RUNNING"}
+
+
 def test_close_job_ends_what_the_job_left_running_and_nothing_else(tracker: MlflowTracker, tracking: Tracking) -> None:
     mine, others, jobless = tracker.start("a" * 32, "mine", {}), tracker.start("b" * 32, "others", {}), tracker.start("c" * 32, None, {})
     done = tracker.start("d" * 32, "mine", {})
@@ -201,7 +212,7 @@ def test_the_null_tracker_takes_everything_and_keeps_nothing(tmp_path: Path, mon
     tracker.check()
     assert log_round(tracker, "job") is None
     assert tracker.child(None, "loo", {}, {}, {}) is None
-    assert tracker.close_job("job", "FAILED") == []
+    assert tracker.close_job("job", "FAILED") == tracker.finish_round(ROUND) == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -73,6 +73,7 @@ def run(config: Config, job: str | None = None) -> Planned:
     committed = store.exists(round_key(plan.round, "round.json"))
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
     if committed and head(store, config.project) == plan.round:
+        tracker.finish_round(plan.round)  # a publication killed at its very end has left it running
         return Planned(uri, work=False, pending=0, reason="manifest, configuration and code are those of the last committed round")
     return _commit(store, config, contributions, plan, games, tracker, job)
 
