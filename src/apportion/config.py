@@ -139,6 +139,13 @@ class Evaluation(Strict):
     counterfactual: Counterfactual | None = None
     seed: Annotated[int, Field(ge=0)] = 1000
 
+    @model_validator(mode="after")
+    def _once(self) -> "Evaluation":
+        twice = sorted({alpha for alpha in self.alphas if self.alphas.count(alpha) > 1})
+        if twice:
+            raise ValueError(f"found {', '.join(map(str, twice))} more than once in alphas, expected each share once")
+        return self
+
 
 class Tracking(Strict):
     """MLflow; null switches it off."""

@@ -307,6 +307,7 @@ def test_no_network_is_asked_for_where_none_is_needed(tmp_path):
         (["valuation.coalitions=16"], ["found m = 16", "at most 14", "valuation.coalitions"]),
         (["data.contributors=12"], ["12 contributors", "valuation.coalitions"]),
         (["evaluation.held_out=7"], ["4 contributors", "evaluation.held_out"]),
+        (["evaluation.alphas=[0.5, 0.3, 0.6]"], ["found shares 0.5, 0.6", "4 contributors", "evaluation.alphas"]),
         (["evaluation.alphas=[0.01]"], ["4 contributors", "evaluation.alphas"]),
         (["evaluation.counterfactual.random=5"], ["4 contributors", "evaluation.counterfactual.random"]),
     ],

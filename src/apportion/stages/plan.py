@@ -217,10 +217,18 @@ def check_budget(config: Config, n: int) -> None:
         else:
             shapley.kernelshap(Z, nothing, 0.0, 0.0)
     with _refused(n, "change evaluation.held_out or evaluation.alphas"):
-        held_out(config, n)
+        check_sizes(config.evaluation.alphas, held_out(config, n))
     if asked := config.evaluation.counterfactual:
         with _refused(n, "lower evaluation.counterfactual.random"):
             without_random(n, asked.share, asked.random, config.evaluation.seed)
+
+
+def check_sizes(alphas: list[float], Z: NDArray[np.bool_]) -> None:
+    """Raises ValuationError where two of alphas keep the same number of contributors: one size would be judged as if it were two."""
+    sizes = Z[:: len(Z) // len(alphas)].sum(axis=1).tolist() if len(Z) else []
+    twice = [f"{alpha:g}" for alpha, size in zip(alphas, sizes, strict=False) if sizes.count(size) > 1]
+    if twice:
+        raise ValuationError(f"found shares {', '.join(twice)} that keep as many contributors as another, expected one for each size")
 
 
 def check_names(config: Config) -> None:
