@@ -78,7 +78,7 @@ def check_device(config: Config) -> None:
 def conclude(config: Config, seconds: float) -> None:
     """The table of credits and where the report is."""
     from apportion.cli import console, print_credits
-    from apportion.stages.plan import head
+    from apportion.stages.heads import head
     from apportion.stages.round import Round
     from apportion.store import open_store
 

@@ -16,6 +16,7 @@ from apportion.errors import Conflict, Damaged, NotFound
 from apportion.records import Commit
 from apportion.stages import attribute, evaluate, plan, publish
 from apportion.stages.attribute import cell, published
+from apportion.stages.heads import head
 from apportion.stages.round import Round
 from apportion.tracking import MlflowTracker, Tracker, open_tracker
 
@@ -113,7 +114,7 @@ def test_the_record_of_a_first_round(round):
     assert commit.code == __version__
     assert count <= everything
     assert commit.seconds == {"finetune": 2.0 * everything, "sample": 1.0 * everything, "score": 0.5 * everything}
-    assert plan.head(round.store, "tiny") == round.id
+    assert head(round.store, "tiny") == round.id
 
 
 def test_a_published_round_is_planned_with_nothing_to_do(round, tmp_path):
@@ -126,7 +127,7 @@ def test_publishing_again_changes_nothing(round):
     files = {path.name: path.read_bytes() for path in folder(round).iterdir()}
     assert publish.run(round.uri).endswith(f"{round.id}/report.html")
     assert {path.name: path.read_bytes() for path in folder(round).iterdir()} == files
-    assert plan.head(round.store, "tiny") == round.id
+    assert head(round.store, "tiny") == round.id
 
 
 def test_a_second_round_names_the_first_and_is_compared_with_it(round, tmp_path):
@@ -135,8 +136,8 @@ def test_a_second_round_names_the_first_and_is_compared_with_it(round, tmp_path)
     assert publish.run(other.uri).startswith("file:///")
     commit = Commit.parse(other.store.get(f"rounds/{other.id}/round.json"), "round.json")
     assert commit.previous == round.id
-    assert plan.head(round.store, "tiny") == other.id
-    found = publish.metrics(other, round)
+    assert head(round.store, "tiny") == other.id
+    found = publish.metrics(other, round.credits)
     for name in WORTH:
         now, then = ([c.phi for c in published(each.credits, name)] for each in (other, round))
         assert found[f"rank_correlation/{name}"] == pytest.approx(spearmanr(now, then).statistic, abs=1e-12)
@@ -146,20 +147,20 @@ def test_rank_correlation_is_over_the_contributors_of_both(tmp_path):
     before = made(tmp_path / "work")
     publish.run(before.uri)
     now = made(tmp_path / "work", "data.contributors=[Emily Jäger, Sofie Ascherl, Lisa Thiel, Mariella Steeb]")
-    found = publish.metrics(now, before)
+    found = publish.metrics(now, before.credits)
     both = [name for name in now.manifest.names if name in before.manifest.names]
     assert len(both) == 3
     phi = [{c.contributor: c.phi for c in published(each.credits, "fid")} for each in (now, before)]
     assert found["rank_correlation/fid"] == pytest.approx(spearmanr(*([each[who] for who in both] for each in phi)).statistic, abs=1e-12)
     few = made(tmp_path / "work", "data.contributors=[Emily Jäger, Sofie Ascherl, Mariella Steeb, Liz Bravo]")
-    assert not [key for key in publish.metrics(few, before) if key.startswith("rank_correlation")]
+    assert not [key for key in publish.metrics(few, before.credits) if key.startswith("rank_correlation")]
 
 
 def test_the_head_of_one_project_is_not_anothers(round, tmp_path):
     other = made(tmp_path / "work", "project=other")
     publish.run(other.uri)
     assert Commit.parse(other.store.get(f"rounds/{other.id}/round.json"), "round.json").previous is None
-    assert (plan.head(round.store, "tiny"), plan.head(round.store, "other")) == (round.id, other.id)
+    assert (head(round.store, "tiny"), head(round.store, "other")) == (round.id, other.id)
 
 
 def test_of_two_publishers_one_fails(tmp_path, monkeypatch):
@@ -175,9 +176,9 @@ def test_of_two_publishers_one_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(publish, "render", slow)
     with pytest.raises(Conflict, match="heads/tiny was moved by somebody else"):
         publish.run(ours.uri)
-    assert plan.head(ours.store, "tiny") == theirs.id
+    assert head(ours.store, "tiny") == theirs.id
     publish.run(ours.uri)
-    assert plan.head(ours.store, "tiny") == ours.id
+    assert head(ours.store, "tiny") == ours.id
 
 
 def test_an_older_round_can_be_published_again(round, tmp_path):
@@ -186,8 +187,36 @@ def test_an_older_round_can_be_published_again(round, tmp_path):
     again = plan.run(told(tmp_path / "work", *SMALL))
     assert (again.work, again.pending, again.round_uri) == (True, 0, round.uri)
     publish.run(round.uri)
-    assert plan.head(round.store, "tiny") == round.id
+    assert head(round.store, "tiny") == round.id
     assert not plan.run(told(tmp_path / "work", *SMALL)).work
+
+
+@pytest.mark.parametrize("damage", ["cut", "schema", "of another round", "gone", "head"])
+def test_a_previous_round_that_cannot_be_read_stops_the_next_at_plan(round, tmp_path, damage):
+    """Not at `publish`, after hours of compute; and the message says how to go on."""
+    path = root(round.uri) / "heads" / "tiny" if damage == "head" else folder(round) / "credits.json"
+    text = path.read_text()
+    if damage == "gone":
+        path.unlink()
+    elif damage == "cut":
+        path.write_text(text[:-9])
+    else:
+        reseal(path, {"schema": text.replace("level", "niveau"), "head": "nonsense"}.get(damage, text.replace(round.id, "f" * 32)).encode())
+    says = "nonsense.* expected the id of a round" if damage == "head" else r"credits\.json.*put its credits back, or move .*tiny away"
+    with pytest.raises(Damaged, match=says):
+        plan.run(told(tmp_path / "work", *SMALL, "valuation.seed=3"))
+    assert len(list((root(round.uri) / "rounds").iterdir())) == 1
+    (root(round.uri) / "heads" / "tiny").rename(tmp_path / "the head")
+    assert plan.run(told(tmp_path / "work", *SMALL, "valuation.seed=3")).work
+
+
+def test_of_a_previous_round_only_the_credits_are_needed(round, tmp_path):
+    """An older version's configuration, or a plan moved away, keeps nobody from publishing."""
+    for name in ("config.json", "plan.json"):
+        (folder(round) / name).unlink()
+    other = made(tmp_path / "work", "valuation.seed=3")
+    publish.run(other.uri)
+    assert Commit.parse(other.store.get(f"rounds/{other.id}/round.json"), "round.json").previous == round.id
 
 
 def test_nothing_is_published_without_credits_or_evidence(tmp_path):
@@ -195,7 +224,7 @@ def test_nothing_is_published_without_credits_or_evidence(tmp_path):
     fill(round, value)
     with pytest.raises(NotFound, match=r"evidence\.json.*the stage that makes evidence\.json has not run"):
         publish.run(round.uri)
-    assert plan.head(round.store, "tiny") is None
+    assert head(round.store, "tiny") is None
     assert not round.has("round.json")
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from apportion.diffusion.images import Images
 from apportion.properties import PROPERTIES
-from apportion.records import Evaluation, Purpose, Wanted
+from apportion.records import Credits, Evaluation, Purpose, Wanted
 from apportion.report.attribution import ATTRIBUTIONS
 from apportion.report.page import SHOWN, Grid, Page
 from apportion.report.tables import Spent
@@ -30,7 +30,7 @@ PURPOSES: dict[Purpose, str] = {
 }
 
 
-def page(round: Round, before: Round | None) -> Page:
+def page(round: Round, before: Credits | None) -> Page:
     """The page of a round whose credits and evidence are committed."""
     return Page(
         project=round.config.project,
@@ -39,7 +39,7 @@ def page(round: Round, before: Round | None) -> Page:
         meanings={name: PROPERTIES[name] for name in sorted(round.config.properties)},
         attribution=ATTRIBUTIONS[round.config.data.source],
         evidence=round.evidence,
-        previous=None if before is None else before.credits,
+        previous=before,
         threshold=round.config.evaluation.threshold,
         thumbnails={
             c.name: _thumbnails(training_images(round.store, [c.data], round.config.data.resolution)) for c in round.manifest.contributors

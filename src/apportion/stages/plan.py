@@ -21,9 +21,9 @@ from apportion.properties import PROPERTIES
 from apportion.properties import check as check_properties
 from apportion.properties.network import open_network
 from apportion.records import Game, Manifest, Plan, Property, Purpose, Recipe, Wanted, members_text
-from apportion.stages import collection
+from apportion.stages import collection, heads
 from apportion.stages.round import reference_key, round_key, weights_key
-from apportion.store import Pointer, Store, open_store
+from apportion.store import Store, open_store
 from apportion.tracking import open_tracker
 from apportion.valuation import coalitions, intervals, shapley
 
@@ -70,11 +70,12 @@ def run(config: Config, job: str | None = None) -> Planned:
     manifest = collection.manifest_of(contributions)
     check_budget(config, manifest.n)
     plan, games = draw_up(config, manifest, network)
-    committed = store.exists(round_key(plan.round, "round.json"))
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
-    if committed and head(store, config.project) == plan.round:
+    last = heads.read(store, config.project)
+    if last is not None and heads.named(last) == plan.round and store.exists(round_key(plan.round, "round.json")):
         tracker.finish_round(plan.round)  # a publication killed at its very end has left it running
         return Planned(uri, work=False, pending=0, reason="manifest, configuration and code are those of the last committed round")
+    heads.previous(store, config.project, last, plan.round)  # what `publish` reads at the end is read before anything is computed
     return _commit(store, config, contributions, plan, games, tracker, job)
 
 
@@ -116,21 +117,6 @@ def forecast(ledger: Ledger, pending: list[Wanted], shards: int) -> str:
         costs = [ledger.at(game, key).cost.total for key in known]
         hours += sum(item.game == game for item in pending) * float(np.mean(costs)) / 3600
     return f"; they should take {hours:.2g} device hours, {60 * hours / shards:.2g} minutes on {shards} shards"
-
-
-def head(store: Store, project: str) -> str | None:
-    """The last committed round of a project."""
-    pointer = store.read_pointer(head_key(project))
-    return None if pointer is None else named(pointer)
-
-
-def head_key(project: str) -> str:
-    return f"heads/{project}"
-
-
-def named(pointer: Pointer) -> str:
-    """The round that a head points to."""
-    return pointer.data.decode().strip()
 
 
 def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Plan, list[Game]]:

@@ -14,19 +14,18 @@ from apportion.evaluation.lds import spearman
 from apportion.evaluation.verdict import verdict
 from apportion.records import Commit, Credits, Evaluation, Wanted
 from apportion.report.page import render
+from apportion.stages import heads
 from apportion.stages.attribute import cell, numbers, published
 from apportion.stages.pages import page
-from apportion.stages.plan import head_key, named
 from apportion.stages.round import Round, round_key
-from apportion.store import Pointer
 from apportion.tracking import Tracker, open_tracker
 
 
 def run(round_uri: str) -> str:
     """Publishes a round; returns where its report is."""
     round = Round.open(round_uri)
-    last = round.store.read_pointer(head_key(round.config.project))
-    before = previous(round, last)
+    last = heads.read(round.store, round.config.project)
+    before = heads.previous(round.store, round.config.project, last, round.id)
     round.write("statement.csv", lambda: statement(round).encode())
     round.write("report.html", lambda: render(page(round, before)).encode())
     tracker = open_tracker(round.config.tracking)
@@ -34,31 +33,17 @@ def run(round_uri: str) -> str:
     if not round.has("round.json"):
         commit = Commit(
             round=round.id,
-            previous=None if before is None else before.id,
+            previous=None if before is None else before.round,
             project=round.config.project,
             tracking_run=tracking_run,
             seconds=seconds(evaluation for _, evaluation in everything(round)),
             code=__version__,
         )
         round.write("round.json", commit.dump)
-    move_head(round, last)
+    heads.move(round.store, round.config.project, last, round.id)
     if tracking_run is not None:
         tracker.finish(tracking_run)
     return round.store.where(round_key(round.id, "report.html"))
-
-
-def previous(round: Round, last: Pointer | None) -> Round | None:
-    """The round that the project's head pointed to, as read, before this one."""
-    return None if last is None or named(last) == round.id else Round.open(f"{round.store.uri.rstrip('/')}/rounds/{named(last)}")
-
-
-def move_head(round: Round, last: Pointer | None) -> None:
-    """Compare-and-swap with what was published before: raises Conflict where somebody has published since.
-
-    The round then stays committed but is not the head, whose report it was not compared with: run again to publish it all the same.
-    """
-    if last is None or named(last) != round.id:
-        round.store.swap(head_key(round.config.project), None if last is None else last.tag, f"{round.id}\n".encode())
 
 
 def everything(round: Round) -> list[tuple[Wanted, Evaluation]]:
@@ -88,14 +73,14 @@ def seconds(evaluations: Iterable[Evaluation]) -> dict[str, float]:
     return {step: float(f"{value:.3f}") for step, value in total.items()}
 
 
-def track(round: Round, before: Round | None, tracker: Tracker) -> str | None:
+def track(round: Round, before: Credits | None, tracker: Tracker) -> str | None:
     """One run for the round and one nested run for each method."""
     tags = {
         "apportion.project": round.config.project,
         "apportion.manifest": round.plan.manifest,
         "apportion.code": __version__,
         "apportion.estimator": published(round.credits, sorted(round.config.properties)[0])[0].method,
-        "apportion.previous": "" if before is None else before.id,
+        "apportion.previous": "" if before is None else before.round,
     }
     run = tracker.start(round.id, None, tags)
     if run is None:
@@ -114,7 +99,7 @@ def track(round: Round, before: Round | None, tracker: Tracker) -> str | None:
     return run
 
 
-def metrics(round: Round, before: Round | None) -> dict[str, float]:
+def metrics(round: Round, before: Credits | None) -> dict[str, float]:
     """The round's numbers under stable names, so that rounds compare in the tracking server."""
     first = {name: published(round.credits, name)[0].method for name in round.config.properties}
     found = {key: value for method in set(first.values()) for key, value in _phi(round.credits, method).items()}
@@ -141,14 +126,14 @@ def _phi(credits: Credits, method: str) -> dict[str, float]:
     return found
 
 
-def _rank_correlations(round: Round, before: Round | None) -> dict[str, float]:
+def _rank_correlations(round: Round, before: Credits | None) -> dict[str, float]:
     """Of this round's credits with the previous round's, over the contributors of both."""
     if before is None:
         return {}
     found = {}
-    for name in sorted(set(round.config.properties) & set(before.config.properties)):
+    for name in sorted(set(round.config.properties) & {c.property for c in before.credits}):
         now = {c.contributor: c.phi for c in published(round.credits, name)}
-        then = {c.contributor: c.phi for c in published(before.credits, name)}
+        then = {c.contributor: c.phi for c in published(before, name)}
         both = sorted(now.keys() & then.keys())
         a, b = [now[who] for who in both], [then[who] for who in both]
         if len(both) >= 3 and np.ptp(a) and np.ptp(b):
