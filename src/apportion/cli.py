@@ -125,29 +125,9 @@ def credits_table(credits: Credits, name: str) -> Table:
 
 
 def verify_round(told: argparse.Namespace) -> None:
-    """Raises Damaged where a record is, or where credits, evidence or statement do not follow from the records."""
-    from apportion.errors import Damaged
-    from apportion.stages.attribute import credit, follow, table
-    from apportion.stages.evaluate import judge
-    from apportion.stages.publish import statement
-    from apportion.stages.round import Round, round_key
+    from apportion.stages import verify
 
-    round = Round.open(told.round)
-    records = sum(1 for _ in round.ledger.read_all(round.wanted))
-    follows: dict[str, Callable[[], bytes]] = {
-        "credits.json": lambda: credit(round).dump(),
-        "credits.csv": lambda: table(round.credits).encode(),
-        "followup.json": lambda: follow(round).dump(),
-        "evidence.json": lambda: judge(round).dump(),
-        "statement.csv": lambda: statement(round).encode(),
-    }
-    made = list(follows) if round.has("round.json") else [name for name in follows if round.has(name)]
-    for name in made:
-        if round.store.get(key := round_key(round.id, name)) != follows[name]():
-            raise Damaged(
-                f"found {round.store.where(key)}, which does not follow from the ledger (Apportion {__version__}); it is left as it is"
-            )
-    logging.info(json.dumps({"round": round.id, "evaluations": records, "verified": made}))
+    logging.info(json.dumps(verify.run(told.round)))
 
 
 if __name__ == "__main__":

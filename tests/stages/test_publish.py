@@ -19,6 +19,7 @@ from apportion.stages.attribute import cell, published
 from apportion.stages.heads import head
 from apportion.stages.round import Round
 from apportion.tracking import MlflowTracker, Tracker, open_tracker
+from apportion.valuation import intervals
 
 SMALL = ("properties=[fid, inception_score]", "valuation.coalitions=14")
 WORTH = {"fid": [-5.0, -1.0, 2.0, 0.3], "inception_score": [0.1, 0.7, 0.2, 1.6]}
@@ -383,7 +384,8 @@ def test_verify_confirms_what_follows_from_the_ledger(round, command):
     assert code == 0
     found = json.loads(log[log.index("{") :])
     assert (found["round"], found["evaluations"]) == (round.id, len(round.wanted))
-    assert found["verified"] == ["credits.json", "credits.csv", "followup.json", "evidence.json", "statement.csv"]
+    files = ["credits.json", "credits.csv", "followup.json", "evidence.json", "statement.csv"]
+    assert found["verified"] == dict.fromkeys(files, "to the last bit")
 
 
 def test_verify_reads_what_there_is_of_a_round_that_goes_on(tmp_path, command):
@@ -393,7 +395,28 @@ def test_verify_reads_what_there_is_of_a_round_that_goes_on(tmp_path, command):
     fill(round, value)
     code, _, log = command("verify", round.uri)
     assert code == 0
-    assert '"verified": ["credits.json", "credits.csv", "followup.json"]' in log
+    assert list(json.loads(log[log.index("{") :])["verified"]) == ["credits.json", "credits.csv", "followup.json"]
+
+
+@pytest.mark.parametrize(("off", "follows"), [(1e-12, True), (1e-6, False)])
+def test_verify_allows_for_another_machine_and_says_so(round, command, monkeypatch, off, follows):
+    """Where the same arithmetic comes out a little different, what was published here must still verify, but no lie."""
+    phi = intervals.standard_errors
+
+    def elsewhere(*arguments, **more):
+        found, *rest = phi(*arguments, **more)
+        return found * (1 + off), *rest
+
+    monkeypatch.setattr(intervals, "standard_errors", elsewhere)
+    code, _, log = command("verify", round.uri)
+    if not follows:
+        assert code == 1
+        assert "credits.json, which does not follow from the ledger" in log
+    else:
+        assert code == 0
+        verified = json.loads(log[log.index("{") :])["verified"]
+        assert verified.pop("credits.json") == "within 1e-09"
+        assert set(verified.values()) == {"to the last bit"}
 
 
 @pytest.mark.parametrize("name", ["credits.json", "credits.csv", "statement.csv", "evidence.json", "followup.json"])
