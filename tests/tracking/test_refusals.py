@@ -101,7 +101,10 @@ def test_a_database_of_another_mlflow(tracking: Tracking, tmp_path: Path) -> Non
     refused(tracking, "out-of-date database schema", "mlflow db upgrade")
 
 
-def test_a_database_that_may_only_be_read(tracking: Tracking, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_database_that_may_only_be_read(
+    tracking: Tracking, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # MLflow takes what follows for a path too and makes a folder `file:`
     open_tracker(tracking).check()
     uri = f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true"  # root may write a file without permission, but not this
     refused(tracking.model_copy(update={"uri": uri}), "readonly")
