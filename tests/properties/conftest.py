@@ -1,13 +1,7 @@
 """The embedded network, drawings of the embedded data, and an S3 server."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # tests/ is no package
-
 from servers import s3_bucket, s3_endpoint  # noqa: F401
 
 from apportion.datasets.openmoji.classifier import drawings
