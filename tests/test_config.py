@@ -112,6 +112,7 @@ WRONG = [
     ("removal=" + TUNED.replace("finetune", "sparsified_finetune"), "removal", "found ['fitting'] beside method"),
     ("sampling.images=31", "sampling.images", "greater than or equal to 32 (found 31)"),
     ("sampling.steps=1001", "sampling.steps", "less than or equal to 1000 (found 1001)"),
+    ("sampling.steps=12", "sampling.steps", "found 12, expected a divisor of the 1000 timesteps, such as 10 or 8"),
     ("evaluation.alphas=[0.5, 0.25, 0.5]", "evaluation", "found 0.5 more than once in alphas, expected each share once"),
     ("evaluation.alphas=[0.5, 1.0]", "evaluation.alphas.1", "less than 1 (found 1.0)"),
     ("compute.device=tpu", "compute.device", "'auto', 'cpu' or 'cuda' (found 'tpu')"),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from apportion.errors import ConfigError
 
@@ -107,6 +107,14 @@ class Sampling(Strict):
     images: Annotated[int, Field(ge=32)] = 256
     steps: Annotated[int, Field(ge=1, le=1000)] = 20
     batch: Count = 256
+
+    @field_validator("steps")
+    @classmethod
+    def _even(cls, steps: int) -> int:
+        if 1000 % steps:  # DDIM would go down by less than the whole way, and end where some noise is left
+            near = sorted((d for d in range(1, 1001) if 1000 % d == 0), key=lambda d: (abs(d - steps), d))[:2]
+            raise ValueError(f"found {steps}, expected a divisor of the 1000 timesteps, such as {near[0]} or {near[1]}")
+        return steps
 
 
 class Valuation(Strict):

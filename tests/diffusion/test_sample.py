@@ -56,7 +56,7 @@ def test_agrees_with_the_formula(steps, gain, cpu):
     assert found.double().std() > 2  # and not all the same
 
 
-@pytest.mark.parametrize("steps", [1, 3, 20, 61, 103, 999, 1000])
+@pytest.mark.parametrize("steps", [1, 4, 20, 125, 1000])
 def test_takes_as_many_steps_as_asked_down_from_pure_noise(steps, cpu):
     net = Toy()
     sample(net, Sampling(images=32, steps=steps), 0, cpu)
@@ -95,19 +95,19 @@ def nearly(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 @pytest.mark.parametrize("batch", [1, 7, 24, 256])
 def test_an_image_does_not_depend_on_those_beside_it(batch, unet, cpu):
-    whole = sample(unet, Sampling(images=48, steps=3, batch=48), 0, cpu)
-    assert nearly(sample(unet, Sampling(images=48, steps=3, batch=batch), 0, cpu), whole)
+    whole = sample(unet, Sampling(images=48, steps=4, batch=48), 0, cpu)
+    assert nearly(sample(unet, Sampling(images=48, steps=4, batch=batch), 0, cpu), whole)
     assert not nearly(whole[:1].expand_as(whole), whole)
 
 
 def test_more_images_begin_with_the_same(unet, cpu):
-    few, many = (sample(unet, Sampling(images=images, steps=3, batch=32), 0, cpu) for images in (32, 45))
+    few, many = (sample(unet, Sampling(images=images, steps=4, batch=32), 0, cpu) for images in (32, 45))
     assert torch.equal(few, many[:32])  # the batches are the same, and so are the bits
-    assert nearly(sample(unet, Sampling(images=40, steps=3, batch=64), 0, cpu), many[:40])
+    assert nearly(sample(unet, Sampling(images=40, steps=4, batch=64), 0, cpu), many[:40])
 
 
 def test_the_same_bits_again_and_others_for_another_seed(unet, cpu):
-    told = Sampling(images=32, steps=3)
+    told = Sampling(images=32, steps=4)
     images = sample(unet, told, 0, cpu)
     torch.manual_seed(9)
     assert torch.equal(sample(unet, told, 0, cpu), images)
@@ -139,6 +139,6 @@ def test_progress_counts_images_and_nothing_is_learned(unet, cpu):
 
 
 def test_bf16_is_near_fp32(unet, cpu):
-    told = Sampling(images=32, steps=3)
+    told = Sampling(images=32, steps=4)
     off = sample(unet, told, 0, Compute(cpu.device, "bf16")).float() - sample(unet, told, 0, cpu).float()
     assert 0 < off.abs().mean() < 10

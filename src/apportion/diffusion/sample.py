@@ -30,7 +30,7 @@ def _denoise(unet: UNet2DModel, x: torch.Tensor, steps: int, compute: Compute, t
     ddim = noise_schedule()
     ddim.set_timesteps(steps)
     x = x.to(compute.device)
-    for t in ddim.timesteps[:steps]:  # rounding makes diffusers append t = -1 for some numbers of steps, 61 for one
+    for t in ddim.timesteps:
         with compute.autocast():
             eps = unet(x, t.to(compute.device), return_dict=False)[0]
         x = ddim.step(eps.float(), t, x, return_dict=False)[0]
