@@ -17,15 +17,7 @@ log = logging.getLogger("pipelines")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0, or 1 with one clear message where the pipeline could not run."""
-    logs.to_terminal()
-    told = parser().parse_args(arguments)
-    try:
-        told.act(told)
-    except ApportionError as error:
-        log.error("pipelines: %s", error)
-        return 1
-    return 0
+    return logs.run_command(parser(), arguments)
 
 
 def parser() -> argparse.ArgumentParser:

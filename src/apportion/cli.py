@@ -15,7 +15,6 @@ from rich.text import Text
 
 from apportion import __version__, logs, stages
 from apportion.config import load
-from apportion.errors import ApportionError
 from apportion.records import Credits
 
 if TYPE_CHECKING:
@@ -25,15 +24,7 @@ console = Console(highlight=False, markup=False, emoji=False)  # names and paths
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0, or 1 with one clear message where something asked for cannot be done."""
-    logs.to_terminal()
-    told = parser().parse_args(arguments)
-    try:
-        told.act(told)
-    except ApportionError as error:
-        logging.getLogger("apportion").error("apportion: %s", error)
-        return 1
-    return 0
+    return logs.run_command(parser(), arguments)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,9 +1,13 @@
-"""What a process says while it works: plain lines, and silence from libraries that chatter."""
+"""What a process says while it works and how it ends: plain lines, silence from libraries that chatter, one clear message."""
 
 import logging
 import sys
 import warnings
+from argparse import ArgumentParser
+from collections.abc import Sequence
 from types import TracebackType
+
+from apportion.errors import ApportionError
 
 CHATTER = ("alembic", "mlflow", "botocore", "urllib3", "diffusers")
 
@@ -17,9 +21,21 @@ def to_terminal() -> None:
     sys.excepthook = plainly
 
 
+def run_command(parser: ArgumentParser, arguments: Sequence[str] | None) -> int:
+    """Does what the arguments ask for, `act` of what the parser makes of them: 0, or 1 with the message where it cannot be done."""
+    to_terminal()
+    told = parser.parse_args(arguments)
+    try:
+        told.act(told)
+    except ApportionError as error:
+        plainly(type(error), error, None)
+        return 1
+    return 0
+
+
 def plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """How a process ends by an error: one raised on purpose says all in its message, any other shows where it came from."""
-    if kind.__module__ == "apportion.errors":
+    if issubclass(kind, ApportionError):
         logging.getLogger("apportion").error("apportion: %s", error)
     else:
         sys.__excepthook__(kind, error, trace)
