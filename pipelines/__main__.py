@@ -7,10 +7,14 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apportion import logs
 from apportion.config import Config, load
 from apportion.errors import ApportionError, ConfigError
+
+if TYPE_CHECKING:
+    from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
 
 COMPILED = Path(__file__).parent / "compiled"
 log = logging.getLogger("pipelines")
@@ -47,6 +51,7 @@ def run_here(told: argparse.Namespace) -> None:
         told.workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the work folder: {error}; choose another (--workdir)") from error
+    without_retries(attribution.pipeline_spec)
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(told.workdir / "pipeline"))
     start = time.perf_counter()
     try:
@@ -57,6 +62,13 @@ def run_here(told: argparse.Namespace) -> None:
         where = f"in {failed[1]}" if failed else plain(str(error))
         raise ApportionError(f"the pipeline stopped {where}, see above; run the same command again to go on where it stopped") from error
     conclude(config, time.perf_counter() - start)
+
+
+def without_retries(spec: "PipelineSpec") -> None:
+    """Lets every task fail at once: here no node is lost, a user's mistake need be said once, and the same command goes on."""
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
 
 
 def check_device(config: Config) -> None:

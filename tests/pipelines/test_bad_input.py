@@ -374,6 +374,19 @@ def test_damaged_models_stop_at_plan(ready):
     assert {name: data for name, (_, _, data) in snapshot(root(ready.uri)).items()} == {name: data for name, (_, _, data) in before.items()}
 
 
+def test_what_a_task_refuses_is_said_once(tmp_path):
+    """On a cluster a task that fails is tried again, as its node may be lost; here the same message would come three times."""
+    round = planned(tmp_path / "work")
+    images = next((root(round.uri) / "images").glob("*.safetensors"))  # `plan` does not read them: what is stored was checked before
+    alter(images)
+    with kept(images):
+        code, out, err = ran("-m", "pipelines", "run", CONFIG, "--workdir", tmp_path / "work", "--set", "tracking.uri=null", "--set", ALONE)
+    assert code == 1
+    assert [line for line in out.splitlines() if line in ("plan", "train", "prune", "close")] == ["plan", "train", "close"]
+    assert (out + err).count(f"{images.name}: sha256") == 1
+    assert "the pipeline stopped in train, see above" in err
+
+
 def test_damage_is_reported_by_whoever_reads_it(ready):
     """The checkpoint of a coalition by `sample`, its images and the reference by `score`, the training images by `finetune`."""
     item = ready.pending(0)[0]
