@@ -249,7 +249,9 @@ def test_a_work_folder_is_made_absolute_and_a_percent_in_it_is_no_escape(told, t
     monkeypatch.chdir(tmp_path)
     config = told(workdir=Path("100%25 mine"))
     assert config.store == f"file://{tmp_path}/100%2525 mine/store"
+    assert config.tracking.uri == f"sqlite:///{tmp_path}/100%2525 mine/mlflow.db"
     assert config.tracking.artifacts == f"{tmp_path}/100%25 mine/artifacts"
+    assert told(workdir=Path("what? #1")).store == f"file://{tmp_path}/what%3F %231/store"
 
 
 def test_a_configuration_cannot_be_changed(told):

@@ -281,6 +281,9 @@ def _override(raw: dict[str, Any], override: str) -> dict[str, Any]:
     return whole
 
 
+_RESERVED = str.maketrans({mark: f"%{ord(mark):02X}" for mark in "%?#"})  # what would end or change the path of a URI
+
+
 def _fill(value: Any, workdir: str) -> Any:
     if isinstance(value, dict):
         return {key: _fill(item, workdir) for key, item in value.items()}
@@ -288,7 +291,7 @@ def _fill(value: Any, workdir: str) -> Any:
         return [_fill(item, workdir) for item in value]
     if not isinstance(value, str):
         return value
-    return value.replace("{workdir}", workdir.replace("%", "%25") if value.startswith("file:") else workdir)  # a URI escapes with %
+    return value.replace("{workdir}", workdir.translate(_RESERVED) if value.startswith(("file:", "sqlite:")) else workdir)
 
 
 def digest(value: Any) -> str:

@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from apportion import __version__
 from apportion.config import Tracking
@@ -218,7 +218,8 @@ class MlflowTracker(Tracker):
 
         if self._uri.startswith("sqlite:"):
             _prepare_sqlite(self._uri)
-        return MlflowClient(tracking_uri=self._uri)
+        # With its driver named the address is the same, but MLflow makes no folder of its text, escapes and all.
+        return MlflowClient(tracking_uri=re.sub("^sqlite:", "sqlite+pysqlite:", self._uri))
 
     @cached_property
     def _experiment(self) -> Any:
@@ -341,7 +342,7 @@ def _make_sqlite(path: Path) -> None:
     try:
         with TemporaryDirectory(dir=path.parent, prefix=".mlflow-", ignore_cleanup_errors=True) as scratch:
             migrate: Any = mlflow.db.upgrade.callback
-            migrate(f"sqlite:///{Path(scratch, 'new.db')}")
+            migrate(f"sqlite+pysqlite:///{quote(str(Path(scratch, 'new.db')))}")
             with Path(scratch, "new.db").open("rb") as file:
                 os.fsync(file.fileno())
             with suppress(OSError):  # another process was faster, or the disk knows no links: MLflow takes or makes what is there
