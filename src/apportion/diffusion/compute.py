@@ -22,7 +22,7 @@ class Compute:
 
     @property
     def name(self) -> str:
-        """As recorded beside every cost, such as "cpu (1 thread), fp32"."""
+        """As recorded beside every cost, such as "cpu (2 threads), fp32"."""
         if self.device.type == "cuda":
             return f"{torch.cuda.get_device_name(self.device)}, {self.precision}"
         return f"cpu ({torch.get_num_threads()} threads), {self.precision}"
