@@ -7,6 +7,7 @@ ApportionError
 │   ├── NotFound       nothing stored under that name
 │   ├── Damaged        an object whose checksum or form is wrong; it is never overwritten
 │   └── Conflict       somebody else moved a pointer first
+├── DiffusionError     a model that diverged
 ├── ValuationError     a design or an estimate that cannot be had from these numbers
 ├── PropertyError      a property that cannot be measured
 └── TrackingError      the tracking server
@@ -39,6 +40,10 @@ class Damaged(StoreError):
 
 class Conflict(StoreError):
     """A pointer was moved by somebody else between reading and writing."""
+
+
+class DiffusionError(ApportionError):
+    """A model diverged: its weights or its images are not finite numbers."""
 
 
 class ValuationError(ApportionError, ValueError):

@@ -13,6 +13,7 @@ from apportion.diffusion.images import Images
 from apportion.diffusion.prune import prune
 from apportion.diffusion.removal import REMOVALS, Case, remove
 from apportion.diffusion.train import fit
+from apportion.errors import DiffusionError
 
 TOLD = Fitting(steps=2, lr=1e-3, batch=4)
 NOBODY = Images(torch.empty((0, 3, 8, 8), dtype=torch.uint8), torch.empty(0, dtype=torch.bool))
@@ -67,3 +68,9 @@ def test_progress_is_told(method, case):
     ticks = []
     remove(method, replace(case, tick=ticks.append))
     assert sum(ticks) == TOLD.steps
+
+
+@pytest.mark.parametrize(("method", "option"), [("retrain", "train"), ("finetune", "removal.fitting"), ("sparsified_finetune", "removal.fitting")])
+def test_a_coalitions_model_that_diverged_is_refused(method, option, case):
+    with pytest.raises(DiffusionError, match=rf"not finite after 2 steps.* lower {option}\.lr"):
+        remove(method, replace(case, fitting=TOLD.model_copy(update={"lr": 1e38})))

@@ -10,6 +10,7 @@ from apportion.config import Sampling
 from apportion.diffusion import ddpm
 from apportion.diffusion.compute import Compute
 from apportion.diffusion.sample import initial_noise, sample
+from apportion.errors import DiffusionError
 
 ALPHAS = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
 
@@ -128,6 +129,20 @@ def test_images_are_bytes_that_saturate(cpu):
     assert (images[:, 0] == 0).all()
     assert (images[:, 1] == 255).all()
     assert images[:, 2].float().std() > 50
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_an_image_that_is_not_finite_is_no_black_one(bad, cpu):
+    """One image of 32 is lost: as bytes it would be black, and be scored like any other."""
+
+    class Diverged(Toy):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, return_dict: bool = True) -> tuple[torch.Tensor]:
+            eps = super().forward(x, t)[0]
+            eps[3, 0, 1, 1] = bad
+            return (eps,)
+
+    with pytest.raises(DiffusionError, match=r"found 1 of 32 images not finite.*removal\.fitting\.lr"):
+        sample(Diverged(), Sampling(images=32, steps=2), 0, cpu)
 
 
 def test_progress_counts_images_and_nothing_is_learned(unet, cpu):

@@ -14,6 +14,7 @@ from apportion.diffusion import ddpm
 from apportion.diffusion.compute import generator
 from apportion.diffusion.images import Images
 from apportion.diffusion.train import SCHEDULES, WEIGHTINGS, fit, one_cycle, p2, uniform
+from apportion.errors import DiffusionError
 
 ALPHAS = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
 
@@ -227,6 +228,12 @@ def test_the_model_given_is_trained_in_place_and_returned_for_evaluation(varied,
     assert fit(net, varied, Fitting(steps=3, lr=1e-3, batch=4), 0, cpu, ticks.append) is net
     assert not net.training
     assert ticks == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("told", "option"), [({}, "train"), ({"option": "removal.pruning.retune"}, "removal.pruning.retune")])
+def test_a_model_that_diverged_is_refused_with_the_option_to_change(told, option, varied, cpu):
+    with pytest.raises(DiffusionError, match=rf"found 3 of 3 weight tensors not finite after 3 steps.* lower {option}\.lr"):
+        fit(Recorder(), varied, Fitting(steps=3, lr=1e38, batch=4), 0, cpu, **told)
 
 
 def test_training_teaches(plain, cpu):

@@ -11,7 +11,7 @@ from PIL import Image
 from servers import free_port
 from tiny import ALONE, CONFIG, SHARDED, evaluated, fill, from_folder, give, kept, nothing_made, plan, planned, ran, root, snapshot, told
 
-from apportion.errors import ConfigError, Damaged, DataError, PropertyError, StoreError, TrackingError
+from apportion.errors import ConfigError, Damaged, DataError, DiffusionError, PropertyError, StoreError, TrackingError
 from apportion.ledger import record_key
 from apportion.stages import finetune, prune, sample, score, train
 from apportion.stages.round import reference_key, weights_key
@@ -409,3 +409,17 @@ def reported(path, damage, run):
         run()
     path.write_bytes(whole)
     seal.write_bytes(checksum)
+
+
+# Models that diverge
+
+
+@pytest.mark.parametrize(("option", "stages"), [("train.lr", []), ("removal.pruning.retune.lr", [train])])
+def test_a_model_that_diverges_stops_the_round_and_is_not_kept(tmp_path, option, stages):
+    round = planned(tmp_path, f"{option}=1.0e+38")
+    for stage in stages:
+        stage.run(round.uri)
+    before = set(tmp_path.rglob("checkpoints/*"))
+    with pytest.raises(DiffusionError, match=rf"weight tensors not finite.* lower {option}"):
+        (prune if stages else train).run(round.uri)
+    assert set(tmp_path.rglob("checkpoints/*")) == before

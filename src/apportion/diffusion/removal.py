@@ -38,7 +38,7 @@ def finetune(case: Case) -> UNet2DModel:
     """Continues from the base model, in place, on the kept images. With a pruned base this is the paper's sparsified fine-tuning."""
     if case.base is None:
         raise ValueError("found no base model, expected one to fine-tune")
-    return fit(case.base, case.kept, case.fitting, case.seed, case.compute, case.tick)
+    return fit(case.base, case.kept, case.fitting, case.seed, case.compute, case.tick, "removal.fitting")
 
 
 REMOVALS: dict[str, Callable[[Case], UNet2DModel]] = {"retrain": retrain, "finetune": finetune, "sparsified_finetune": finetune}

@@ -16,6 +16,7 @@ from apportion.config import Fitting
 from apportion.diffusion.compute import Compute, generator
 from apportion.diffusion.ddpm import TIMESTEPS, noise_schedule
 from apportion.diffusion.images import Images
+from apportion.errors import DiffusionError
 
 CLIP = 1.0
 
@@ -23,11 +24,19 @@ Ticker = Callable[[int], None]
 """Called with the number of steps done since the last call, for a progress bar."""
 
 
-def fit(unet: UNet2DModel, images: Images, fitting: Fitting, seed: int, compute: Compute, tick: Ticker | None = None) -> UNet2DModel:
+def fit(
+    unet: UNet2DModel,
+    images: Images,
+    fitting: Fitting,
+    seed: int,
+    compute: Compute,
+    tick: Ticker | None = None,
+    option: str = "train",
+) -> UNet2DModel:
     """Minimises the denoising loss of [A, eq. 1] on `images`, in place, and returns the model with its averaged weights.
 
     The moving average starts from the weights given, with its step counter at zero: what a model knew before is forgotten at the rate
-    that the data says, not at the average's.
+    that the data says, not at the average's. Raises DiffusionError, naming `option`, where the fitting was told, if the model diverged.
     """
     unet.to(compute.device).train()
     images = images.to(compute.device)
@@ -49,7 +58,18 @@ def fit(unet: UNet2DModel, images: Images, fitting: Fitting, seed: int, compute:
         if tick:
             tick(1)
     average.copy_to(unet.parameters())
+    _check_finite(unet, fitting, option)
     return unet.eval()
+
+
+def _check_finite(unet: UNet2DModel, fitting: Fitting, option: str) -> None:
+    parts = list(unet.parameters())
+    bad = sum(not bool(torch.isfinite(part).all()) for part in parts)
+    if bad:
+        raise DiffusionError(
+            f"found {bad} of {len(parts)} weight tensors not finite after {fitting.steps} steps, expected all finite: "
+            f"training diverged at {option}.lr = {fitting.lr:g}; lower {option}.lr"
+        )
 
 
 def _batch(images: Images, size: int, seed: int, step: int) -> torch.Tensor:

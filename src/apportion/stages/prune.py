@@ -32,6 +32,7 @@ def _pruned(round: Round) -> bytes:
     unet, _ = load_model(round.store, weights_key(round.plan.base), compute)
     before = ddpm.parameters(unet)
     with bar(pruning.retune.steps, "prune", "step") as progress, timed() as clock:
-        unet = fit(prune(unet, pruning, config.seed), images, pruning.retune, config.seed, compute, progress.update)
+        smaller = prune(unet, pruning, config.seed)
+        unet = fit(smaller, images, pruning.retune, config.seed, compute, progress.update, "removal.pruning.retune")
     log.info("pruned %s parameters to %s", f"{before:,}", f"{ddpm.parameters(unet):,}")
     return dump_model(unet, clock.seconds, compute)
