@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from apportion import __version__, datasets
 from apportion.config import Config, digest, parse
-from apportion.datasets.contribution import Contribution
 from apportion.errors import ConfigError, ValuationError
 from apportion.evaluation.counterfactual import without_random
 from apportion.ledger import Ledger
 from apportion.properties import PROPERTIES
 from apportion.properties import check as check_properties
-from apportion.properties.network import open_network
+from apportion.properties.network import load as load_network
+from apportion.properties.network import network_hash, read_network
 from apportion.records import Game, Manifest, Plan, Property, Purpose, Recipe, Wanted, members_text
 from apportion.stages import collection, heads
-from apportion.stages.round import reference_key, round_key, weights_key
+from apportion.stages.round import network_key, reference_key, round_key, stored_network, weights_key
 from apportion.store import Store, open_store
 from apportion.tracking import open_tracker
 from apportion.valuation import coalitions, intervals, shapley
@@ -61,7 +61,7 @@ def run(config: Config, job: str | None = None) -> Planned:
     check_names(config)
     store = open_store(config.store)
     store.probe()
-    network = _network_hash(config)
+    network = _network(config)
     tracker = open_tracker(config.tracking)
     tracker.check()
     contributions = datasets.load(config.data)
@@ -69,20 +69,20 @@ def run(config: Config, job: str | None = None) -> Planned:
         log.warning(warning)
     manifest = collection.manifest_of(contributions)
     check_budget(config, manifest.n)
-    plan, games = draw_up(config, manifest, network)
+    plan, games = draw_up(config, manifest, None if network is None else network_hash(network))
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
     last = heads.read(store, config.project)
     if last is not None and heads.named(last) == plan.round and store.exists(round_key(plan.round, "round.json")):
         tracker.finish_round(plan.round)  # a publication killed at its very end has left it running
         return Planned(uri, work=False, pending=0, reason="manifest, configuration and code are those of the last committed round")
     heads.previous(store, config.project, last, plan.round)  # what `publish` reads at the end is read before anything is computed
-    return _commit(store, config, contributions, plan, games, tracker, job)
-
-
-def _commit(
-    store: Store, config: Config, contributions: list[Contribution], plan: Plan, games: list[Game], tracker: Any, job: str | None
-) -> Planned:
     collection.write(store, contributions)
+    if network is not None:
+        _keep_network(store, network)
+    return _commit(store, config, plan, games, tracker, job)
+
+
+def _commit(store: Store, config: Config, plan: Plan, games: list[Game], tracker: Any, job: str | None) -> Planned:
     ledger = Ledger(store)
     for game in games:
         ledger.open_game(game)
@@ -101,7 +101,8 @@ def _commit(
 
 
 def _remember(store: Store, plan: Plan, config: Config) -> None:
-    """Keeps what the round is told. The last told holds: tracking and compute name no round, so they may change before a re-run."""
+    """Keeps what the round is told. The last told holds: tracking, compute and where the network was name no round, so they may change
+    before a re-run."""
     key, text = round_key(plan.round, "config.json"), _json(config.model_dump(mode="json"))
     if not store.put_if_absent(key, text) and (known := store.read_pointer(key)) and known.data != text:
         store.swap(key, known.tag, text)
@@ -134,7 +135,7 @@ def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Pl
     credit = game(config, recipe(config, config.removal.method, start, precision), reference, network)
     truth = game(config, recipe(config, "retrain", None, precision), reference, network)
     wanted = tuple(want(config, manifest, credit, truth))
-    told = config.model_dump(mode="json", exclude={"store", "tracking", "compute"})
+    told = config.model_dump(mode="json", exclude={"store", "tracking", "compute", "network"})  # the games name the network by its hash
     round_id = digest({"told": told, "wanted": [item.model_dump() for item in wanted], "code": __version__})
     plan = Plan(
         round=round_id, manifest=manifest.id, base=base, pruned=pruned, reference=reference,
@@ -247,10 +248,23 @@ def resolve_precision(config: Config) -> Literal["fp32", "bf16"]:
     return "bf16" if fast_bf16(config.compute.device) else "fp32"
 
 
-def _network_hash(config: Config) -> str | None:
+def _network(config: Config) -> bytes | None:
+    """The feature network as it is now, None where no property needs one. Raises PropertyError where it is none."""
     if not any(PROPERTIES[name].needs_network for name in config.properties):
         return None
-    return open_network(config.network)[1]
+    data = read_network(config.network)
+    load_network(data, config.network)
+    return data
+
+
+def _keep_network(store: Store, data: bytes) -> None:
+    """Copies the network into the store, where the other stages read it: its file may change or be out of their reach.
+
+    Raises Damaged where the copy that is there already is.
+    """
+    named = network_hash(data)
+    if not store.ensure(network_key(named), lambda: data):
+        stored_network(store, named)
 
 
 def _json(value: Any) -> bytes:

@@ -5,7 +5,6 @@ import torch
 from apportion.diffusion.compute import Compute, prepare
 from apportion.diffusion.removal import Case, remove
 from apportion.properties import PROPERTIES, reference
-from apportion.properties.network import open_network
 from apportion.stages.collection import training_images
 from apportion.stages.generated import dump_samples, load_samples
 from apportion.stages.models import dump_model, generate, load_model
@@ -43,7 +42,8 @@ def _reference(round: Round, compute: Compute) -> bytes:
     if not round.store.exists(key):
         unet, _ = load_model(round.store, weights_key(round.plan.base), compute)
         round.store.ensure(key, lambda: dump_samples(*generate(unet, round.config, round.config.seed, compute)))
-    network, _ = open_network(round.config.network)
+    network = round.network
+    assert network is not None  # whatever is measured against a reference is measured in features
     images = training_images(round.store, round.manifest.everybody, round.config.data.resolution)
     with torch.inference_mode():
         return reference.dump(reference.build_reference(network, images.pixels, load_samples(round.store, key)[0]))
