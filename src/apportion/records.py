@@ -110,12 +110,12 @@ class Recipe(Record):
 
 
 class Game(Record):
-    """How v(S) is measured. Everything that determines a value is in here, and so in the game's id."""
+    """How v(S) is measured. Everything that determines a value is in here, and so in the game's id; names of contributors are not."""
 
     recipe: Recipe
     sampling: dict[str, Any]
     properties: tuple[Property, ...]
-    reference: Hash
+    reference: Hash | None
 
     @property
     def id(self) -> str:

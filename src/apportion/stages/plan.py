@@ -130,13 +130,14 @@ def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Pl
         else digest({"base": base, "pruning": config.removal.pruning.model_dump(), "seed": config.seed})
     )
     sampling = config.sampling.model_dump(mode="json")
-    reference = digest({"manifest": manifest.id, "base": base, "sampling": sampling, "network": network})
+    reference = digest({"data": manifest.everybody, "base": base, "sampling": sampling, "network": network})
     start = {"retrain": None, "finetune": base, "sparsified_finetune": pruned}[config.removal.method]
     credit = game(config, recipe(config, config.removal.method, start, precision), reference, network)
     truth = game(config, recipe(config, "retrain", None, precision), reference, network)
     wanted = tuple(want(config, manifest, credit, truth))
     told = config.model_dump(mode="json", exclude={"store", "tracking", "compute", "network"})  # the games name the network by its hash
-    round_id = digest({"told": told, "wanted": [item.model_dump() for item in wanted], "code": __version__})
+    asked = [item.model_dump() for item in wanted]
+    round_id = digest({"told": told, "manifest": manifest.id, "wanted": asked, "code": __version__})
     plan = Plan(
         round=round_id, manifest=manifest.id, base=base, pruned=pruned, reference=reference,
         credit_game=credit.id, truth_game=truth.id, wanted=wanted, code=__version__,
@@ -154,10 +155,12 @@ def recipe(config: Config, method: str, base: str | None, precision: Literal["fp
 
 
 def game(config: Config, made: Recipe, reference: str, network: str | None) -> Game:
+    """A game has a reference where a property is measured against one: without, nobody who joins changes the values of the others."""
+    against = reference if any(PROPERTIES[name].needs_reference for name in config.properties) else None
     properties = tuple(
         Property(name=name, network=network if PROPERTIES[name].needs_network else None) for name in sorted(config.properties)
     )
-    return Game(recipe=made, sampling=config.sampling.model_dump(mode="json"), properties=properties, reference=reference)
+    return Game(recipe=made, sampling=config.sampling.model_dump(mode="json"), properties=properties, reference=against)
 
 
 def want(config: Config, manifest: Manifest, credit: Game, truth: Game) -> Iterator[Wanted]:
