@@ -17,6 +17,7 @@ def to_terminal() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     for name in CHATTER:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # not every retry: how the call ends is said by us
     warnings.filterwarnings("ignore", category=FutureWarning)
     sys.excepthook = plainly
 

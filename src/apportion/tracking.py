@@ -28,7 +28,7 @@ from apportion.errors import TrackingError
 ROUND, JOB, NOT_FINITE = "apportion.round", "apportion.job", "apportion.not_finite"
 _PARENT, _TABLES = "mlflow.parentRunId", "mlflow.loggedArtifacts"
 _PARAMS, _METRICS = 100, 500  # entries in one request; MLflow takes 1,000 metrics, but only 1 MB, and long names are escaped
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0", "MLFLOW_HTTP_REQUEST_TIMEOUT": "4"}  # by default it retries for minutes
+_RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"  # by default MLflow retries for minutes
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 _MEND = "check the server or file there and its credentials (MLFLOW_TRACKING_…), change {options}, or track nothing: tracking.uri=null"
 _BENEATH = (  # what the libraries beneath MLflow raise through it
@@ -82,7 +82,7 @@ class Tracker:
         return []
 
     def close_job(self, job: str, status: str) -> list[str]:  # noqa: ARG002
-        """Ends what a pipeline job left RUNNING, and nothing else; the ids of those runs."""
+        """Ends, or fails to within seconds, what a pipeline job left RUNNING, and nothing else; the ids of those runs."""
         return []
 
 
@@ -200,7 +200,7 @@ class MlflowTracker(Tracker):
             return left
 
     def close_job(self, job: str, status: str) -> list[str]:
-        with self._explained(f"end the runs of job {job}"):
+        with _impatient(retries=2), self._explained(f"end the runs of job {job}"):
             experiment = self._client.get_experiment_by_name(self._name)
             if experiment is None or not job:
                 return []
@@ -352,9 +352,10 @@ def _make_sqlite(path: Path) -> None:
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in _IMPATIENT}
-    os.environ.update(_IMPATIENT)
+def _impatient(retries: int = 0) -> Iterator[None]:
+    settings = {_RETRIES: str(retries), _TIMEOUT: "4"}
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
     try:
         yield
     finally:

@@ -128,6 +128,18 @@ def test_a_tracking_server_that_is_not_there(tmp_path):
     assert time.monotonic() - began < 30
 
 
+def test_a_pipeline_without_its_tracking_server_ends_in_seconds_and_says_why(tmp_path):
+    """Its exit handler too, which asks the server for runs that were left open: that server is known to be away."""
+    began, url = time.monotonic(), f"http://127.0.0.1:{free_port()}"
+    code, out, err = ran("-m", "pipelines", "run", CONFIG, "--workdir", tmp_path, "--set", ALONE, "--set", f"tracking.uri={url}")
+    assert time.monotonic() - began < 90  # half of it imports; the server's absence takes some five seconds
+    assert code == 1
+    assert f"MLflow at {url} cannot open its experiment" in out
+    assert f"MLflow at {url} cannot end the runs of job" in out
+    assert "Retrying" not in out + err
+    assert nothing_made(tmp_path)
+
+
 def test_the_tracking_server_is_asked_before_images_are_read(tmp_path):
     refused(
         tmp_path, TrackingError, f"tracking.uri=http://127.0.0.1:{free_port()}", "data={source: folder, path: /nowhere, resolution: 16}"

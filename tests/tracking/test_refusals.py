@@ -46,6 +46,14 @@ def test_a_server_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
+def test_closing_a_job_on_a_server_that_is_not_there() -> None:
+    """Some seconds, for one that is only restarting is asked again."""
+    began = time.monotonic()
+    with pytest.raises(TrackingError, match="cannot end the runs of job"):
+        open_tracker(Tracking(uri=f"http://127.0.0.1:{free_port()}")).close_job("job", "FAILED")
+    assert time.monotonic() - began < 30
+
+
 def test_a_server_that_does_not_answer(silent_port: int) -> None:
     refused(Tracking(uri=f"http://127.0.0.1:{silent_port}"), "timed out", seconds=8)
 
