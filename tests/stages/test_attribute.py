@@ -6,6 +6,8 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from scipy.stats import t as student
 from tiny import ODD, fill, from_folder, give, planned
 
@@ -208,10 +210,20 @@ def test_names_are_quoted_and_never_formulas(tmp_path):
     rows = list(csv.DictReader(io.StringIO(text)))
     names = [row["contributor"] for row in rows if row["method"] == "leverage"]
     assert names == [cell(name) for name in sorted(ODD)]
-    assert {"'=SUM(A1)", "'+1", "'-x", "'@home", 'Smith, "Jo"', "名前 Ünï", "'quoted"} <= set(names)
+    assert {"'=SUM(A1)", "'+1", "'-x", "'@home", 'Smith, "Jo"', "名前 Ünï", "''quoted"} <= set(names)
     assert not [name for name in names if name[0] in "=+-@"]
     assert '"Smith, ""Jo"""' in text
     assert [c.contributor for c in published(round.credits, "fid")] == sorted(ODD)  # only the table changes names
+
+
+@given(st.text(st.sampled_from("=+-@'\t\r\n a"), max_size=4) | st.text())
+@example("=x")
+@example("'=x")
+@example("''=x")
+def test_a_cell_is_harmless_and_gives_its_name_back(name):
+    """So that no two contributors have the same cell."""
+    assert cell(name).removeprefix("'") == name
+    assert not cell(name).startswith(tuple("=+-@\t\r"))
 
 
 # What it refuses

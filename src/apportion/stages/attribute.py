@@ -160,5 +160,8 @@ def numbers(c: Credit) -> list[str]:
 
 
 def cell(name: str) -> str:
-    """A leading sign that a spreadsheet would take for a formula is kept off by a quote mark."""
-    return "'" + name if name[:1] in "=+-@" else name
+    """A leading sign that a spreadsheet would take for a formula is kept off by a quote mark.
+
+    So is a leading quote mark, so that no two names have the same cell: without one quote mark in front it is the name again.
+    """
+    return "'" + name if name.startswith(("=", "+", "-", "@", "\t", "\r", "'")) else name
