@@ -15,7 +15,7 @@ from rich.text import Text
 
 from apportion import __version__, logs, stages
 from apportion.config import load
-from apportion.records import Credits
+from apportion.records import Credits, Judgement
 
 if TYPE_CHECKING:
     from apportion.stages.round import Round
@@ -92,24 +92,44 @@ def print_credits(round: "Round") -> None:
     from apportion.evaluation.verdict import verdict
     from apportion.stages.round import round_key
 
-    verdicts = {judgement.property: verdict(judgement) for judgement in round.evidence.judgements} if round.has("evidence.json") else {}
+    judged = {judgement.property: judgement for judgement in round.evidence.judgements} if round.has("evidence.json") else {}
     for name in sorted(round.config.properties):
         v0, v1 = round.credits.v0[name].mean, round.credits.v1[name].mean
         ends = f"  {v0:.3f} (nobody) to {v1:.3f} (everybody); verdict: "
-        console.print(Text.assemble((name, "bold"), ends, (verdicts.get(name, "not established"), "bold")), soft_wrap=True)
+        word = verdict(judged[name]) if name in judged else "not established"
+        console.print(Text.assemble((name, "bold"), ends, (word, "bold")), soft_wrap=True)
+        if name in judged and (found := grounds(judged[name])):
+            console.print(f"  {found}", soft_wrap=True)
         console.print(credits_table(round.credits, name))
     console.print(f"Intervals cover {round.credits.covers}.")
     console.print(f"report: {round.store.where(round_key(round.id, 'report.html'))}", soft_wrap=True)
 
 
+def grounds(judgement: Judgement) -> str:
+    """What a verdict rests on, at the sizes where it is weakest: the game's faithfulness, and the score of the published credits."""
+    from apportion.evaluation.verdict import weakest_faith, weakest_score
+
+    faith = weakest_faith(judgement.faithfulness) if judgement.faithfulness else None
+    score = weakest_score(judgement.scores)
+    found = [] if faith is None or faith.rho is None else [f"faithfulness ρ {faith.rho:.2f}"]
+    if score is not None and score.lds is not None:
+        interval = "" if score.low is None or score.high is None else f" ({score.low:.2f} … {score.high:.2f})"
+        found.append(f"LDS of these credits {score.lds:.2f}{interval}")
+    return ", ".join(found)
+
+
 def credits_table(credits: Credits, name: str) -> Table:
-    """One property's credits, the largest first."""
-    from apportion.stages.attribute import published
+    """One property's credits, the best first: where lower is better, the smallest."""
+    import numpy as np
+
+    from apportion.stages.attribute import goodness, published
 
     table = Table("contributor", box=SIMPLE_HEAD)
     for column in ("credit", f"{credits.level:.0%} interval", "share"):
         table.add_column(column, justify="right")
-    for c in sorted(published(credits, name), key=lambda c: -c.phi):
+    found = published(credits, name)
+    for i in np.argsort(-goodness(name, np.array([c.phi for c in found])), kind="stable"):
+        c = found[i]
         interval = "none" if c.low is None or c.high is None else f"{c.low:+.3f} … {c.high:+.3f}"
         table.add_row(c.contributor, f"{c.phi:+.3f}", interval, "" if c.share is None else f"{c.share:.1%}")
     return table

@@ -68,6 +68,10 @@ def reseal(path, data):
     path.with_name(f".{path.name}.sha256").write_text(f"{hashlib.sha256(data).hexdigest()}  {path.name}\n")
 
 
+def judged(round, name):
+    return next(judgement for judgement in round.evidence.judgements if judgement.property == name)
+
+
 def folder(round):
     return root(round.uri) / "rounds" / round.id
 
@@ -77,7 +81,8 @@ def folder(round):
 
 def test_the_statement_says_what_may_be_paid_by(round):
     rows = list(csv.DictReader(io.StringIO(round.store.get(f"rounds/{round.id}/statement.csv").decode())))
-    assert list(rows[0]) == ["property", "contributor", "images", "credit", "se", "low", "high", "share", "verdict", "covers"]
+    columns = ["credit", "se", "low", "high", "share", "verdict", "lds", "lds_low", "lds_high", "covers"]
+    assert list(rows[0]) == ["property", "contributor", "images", *columns]
     assert [(row["property"], row["contributor"]) for row in rows] == [
         (name, who) for name in sorted(WORTH) for who in round.manifest.names
     ]
@@ -88,6 +93,15 @@ def test_the_statement_says_what_may_be_paid_by(round):
         assert row["images"] == images[row["contributor"]]
         assert row["verdict"] == "not established"  # four held-out coalitions are too few
         assert row["covers"] == round.credits.covers
+        (score,) = (score for score in judged(round, row["property"]).scores if score.method == "leverage")
+        assert [row[name] for name in ("lds", "lds_low", "lds_high")] == [repr(value) for value in (score.lds, score.low, score.high)]
+
+
+def test_where_nothing_was_retrained_the_statement_has_no_score(tmp_path):
+    round = made(tmp_path / "work", "evaluation.held_out=0")
+    publish.run(round.uri)
+    rows = list(csv.DictReader(io.StringIO(round.store.get(f"rounds/{round.id}/statement.csv").decode())))
+    assert {(row["verdict"], row["lds"], row["lds_low"], row["lds_high"]) for row in rows} == {("not established", "", "", "")}
 
 
 def test_names_in_the_statement_and_the_report_are_kept_harmless(tmp_path):
@@ -347,17 +361,25 @@ def test_rounds_lists_what_is_committed(round, tmp_path, command):
 def test_show_prints_the_credits_the_best_first(round, command):
     code, out, _ = command("show", round.uri)
     assert code == 0
-    for name in WORTH:
+    for name, better in {"fid": 1, "inception_score": -1}.items():
         v0, v1 = round.credits.v0[name].mean, round.credits.v1[name].mean
+        score = next(score for score in judged(round, name).scores if score.method == "leverage")
+        assert f"  faithfulness ρ 1.00, LDS of these credits {score.lds:.2f} ({score.low:.2f} … {score.high:.2f})\n" in out
+        lines = [line for line in out[out.index(f"{name}  ") :].splitlines() if line.strip().startswith(tuple(round.manifest.names))]
+        ranked = sorted(published(round.credits, name), key=lambda c: better * c.phi)
+        assert [c.contributor in line for c, line in zip(ranked, lines[:4], strict=True)] == [True] * 4
         assert f"{name}  {v0:.3f} (nobody) to {v1:.3f} (everybody); verdict: not established" in out
         for c in published(round.credits, name):
             assert f"{c.phi:+.3f}" in out
             assert f"{c.share:.1%}" in out
-    first = [line.strip() for line in out.splitlines() if line.strip().startswith(tuple(round.manifest.names))]
-    shown = [next(who for who in round.manifest.names if line.startswith(who)) for line in first[:4]]
-    assert shown == [c.contributor for c in sorted(published(round.credits, "fid"), key=lambda c: -c.phi)]
     assert f"Intervals cover {round.credits.covers}." in " ".join(out.split())
     assert f"report: {round.store.where(f'rounds/{round.id}/report.html')}" in out
+
+
+def test_show_says_only_what_was_measured(tmp_path, command):
+    round = made(tmp_path / "work", "evaluation.held_out=0")
+    _, out, _ = command("show", round.uri)
+    assert not [word for word in ("ρ", "LDS", "nan", "None") if word in out]
 
 
 def test_names_and_paths_are_shown_as_they_are(tmp_path, command):

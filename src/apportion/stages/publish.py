@@ -11,8 +11,8 @@ import numpy as np
 
 from apportion import __version__
 from apportion.evaluation.lds import spearman
-from apportion.evaluation.verdict import verdict
-from apportion.records import Commit, Credits, Evaluation, Wanted
+from apportion.evaluation.verdict import verdict, weakest_score
+from apportion.records import Commit, Credits, Evaluation, Score, Wanted
 from apportion.report.page import render
 from apportion.stages import heads
 from apportion.stages.attribute import cell, numbers, published
@@ -51,16 +51,26 @@ def everything(round: Round) -> list[tuple[Wanted, Evaluation]]:
 
 
 def statement(round: Round) -> str:
-    """What each contributor is credited with, and whether it may be paid by: one row per property and contributor."""
-    verdicts = {judgement.property: verdict(judgement) for judgement in round.evidence.judgements}
+    """What each contributor is credited with, whether it may be paid by, and the weakest score of these credits.
+
+    One row per property and contributor.
+    """
+    judged = {j.property: [verdict(j), *_bounds(weakest_score(j.scores))] for j in round.evidence.judgements}
     samples = {row.name: row.samples for row in round.manifest.contributors}
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["property", "contributor", "images", "credit", "se", "low", "high", "share", "verdict", "covers"])
+    columns = ["credit", "se", "low", "high", "share", "verdict", "lds", "lds_low", "lds_high", "covers"]
+    rows.writerow(["property", "contributor", "images", *columns])
     for name in sorted(round.config.properties):
         for c in published(round.credits, name):
-            rows.writerow([name, cell(c.contributor), samples[c.contributor], *numbers(c), verdicts[name], round.credits.covers])
+            rows.writerow([name, cell(c.contributor), samples[c.contributor], *numbers(c), *judged[name], round.credits.covers])
     return out.getvalue()
+
+
+def _bounds(score: Score | None) -> list[str]:
+    """A score and its interval as cells; empty where there is none."""
+    values = (None,) * 3 if score is None else (score.lds, score.low, score.high)
+    return ["" if value is None else repr(value) for value in values]
 
 
 def seconds(evaluations: Iterable[Evaluation]) -> dict[str, float]:
