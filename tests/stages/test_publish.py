@@ -196,6 +196,20 @@ def test_of_two_publishers_one_fails(tmp_path, monkeypatch):
     assert head(ours.store, "tiny") == ours.id
 
 
+def test_two_publishers_of_one_round_agree(tmp_path, monkeypatch):
+    """As when a task is started again while its first process still runs."""
+    round, render = made(tmp_path / "work"), publish.render
+
+    def slow(page):
+        monkeypatch.setattr(publish, "render", render)
+        publish.run(round.uri)
+        return render(page)
+
+    monkeypatch.setattr(publish, "render", slow)
+    assert publish.run(round.uri).endswith(f"{round.id}/report.html")
+    assert head(round.store, "tiny") == round.id
+
+
 def test_an_older_round_can_be_published_again(round, tmp_path):
     other = made(tmp_path / "work", "valuation.seed=3")
     publish.run(other.uri)

@@ -2,7 +2,7 @@
 
 import re
 
-from apportion.errors import Damaged, NotFound
+from apportion.errors import Conflict, Damaged, NotFound
 from apportion.records import Credits
 from apportion.stages.round import round_key
 from apportion.store import Pointer, Store
@@ -53,9 +53,14 @@ def previous(store: Store, project: str, last: Pointer | None, round_id: str) ->
 
 
 def move(store: Store, project: str, last: Pointer | None, round_id: str) -> None:
-    """Compare-and-swap with the head as read before publishing: raises Conflict where somebody has published since.
+    """Compare-and-swap with the head as read before publishing: raises Conflict where somebody has published another round since.
 
     The round then stays committed but is not the head, whose report it was not compared with: run again to publish it all the same.
     """
-    if last is None or named(last) != round_id:
+    if last is not None and named(last) == round_id:
+        return
+    try:
         store.swap(head_key(project), None if last is None else last.tag, f"{round_id}\n".encode())
+    except Conflict:
+        if head(store, project) != round_id:  # else a second process published this very round
+            raise
