@@ -290,6 +290,25 @@ def test_a_publication_killed_at_its_very_end_is_ended_by_the_next_plan(tmp_path
         assert client.get_run(round_run).info.status == "FINISHED"
 
 
+def test_compute_may_change_after_an_interrupted_publication(tmp_path, monkeypatch):
+    """MLflow takes each parameter once, so what names no round is no parameter."""
+
+    def killed(self, run, name, *rest):
+        raise KeyboardInterrupt
+
+    tracked = f"tracking.uri=sqlite:///{tmp_path}/work/mlflow.db"
+    round = made(tmp_path / "work", tracked)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MlflowTracker, "child", killed)
+        publish.run(round.uri)
+    assert planned(tmp_path / "work", *SMALL, tracked, "compute.shards=5", "compute.threads=3").uri == round.uri
+    publish.run(round.uri)
+    client = MlflowClient(tracking_uri=round.config.tracking.uri)
+    run = client.get_run(Commit.parse(round.store.get(f"rounds/{round.id}/round.json"), "round.json").tracking_run)
+    assert (run.data.tags["apportion.compute.shards"], run.data.tags["apportion.compute.threads"]) == ("5", "3")
+    assert not [name for name in run.data.params if name.startswith(("compute", "store", "tracking"))]
+
+
 class Recorder(Tracker):
     """Keeps what it is told."""
 

@@ -85,7 +85,9 @@ def seconds(evaluations: Iterable[Evaluation]) -> dict[str, float]:
 
 def track(round: Round, before: Credits | None, tracker: Tracker) -> str | None:
     """One run for the round and one nested run for each method."""
+    # What may change before a round is finished is tags: MLflow takes each parameter once.
     tags = {
+        **_flat({"apportion": {"compute": round.config.compute.model_dump(mode="json")}}),
         "apportion.project": round.config.project,
         "apportion.manifest": round.plan.manifest,
         "apportion.code": __version__,
@@ -95,7 +97,7 @@ def track(round: Round, before: Credits | None, tracker: Tracker) -> str | None:
     run = tracker.start(round.id, None, tags)
     if run is None:
         return None
-    tracker.params(run, _flat(round.config.model_dump(mode="json", exclude={"store", "tracking"})))
+    tracker.params(run, _flat(round.config.model_dump(mode="json", exclude={"store", "tracking", "compute"})))
     tracker.metrics(run, metrics(round, before))
     for name in round.config.properties:
         values = [evaluation.values[name] for _, evaluation in round.evaluations("design")]
