@@ -254,6 +254,35 @@ def test_a_work_folder_is_made_absolute_and_a_percent_in_it_is_no_escape(told, t
     assert told(workdir=Path("what? #1")).store == f"file://{tmp_path}/what%3F %231/store"
 
 
+@pytest.mark.parametrize(
+    ("option", "address", "says"),
+    [
+        ("tracking.uri", "http://ada:s3cret@mlflow:5000", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        ("tracking.uri", "https://s3cret@mlflow", "MLFLOW_TRACKING_TOKEN"),
+        ("tracking.uri", "https://ada:s3c@ret@mlflow", "MLFLOW_TRACKING_PASSWORD"),
+        ("tracking.uri", "postgresql://ada:s3cret@host/mlflow", "PGPASSWORD"),
+        ("tracking.artifacts", "s3://key:s3cret@bucket/runs", "AWS_SECRET_ACCESS_KEY"),
+        ("store", "s3://key:s3cret@bucket/store", "AWS_SECRET_ACCESS_KEY"),
+        ("network", "s3://key:s3cret@bucket/features.safetensors", "AWS_SECRET_ACCESS_KEY"),
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_shown(told, option, address, says):
+    """A configuration is stored with its round, tracked, and a parameter of the pipeline."""
+    for broken in ("seed=0", "properties=[]"):  # an error elsewhere shows no address either
+        with pytest.raises(ConfigError) as caught:
+            told(LEAST, f"{option}={address}", broken)
+        assert option in str(caught.value)
+        assert says in str(caught.value)
+        assert not [word for word in ("s3c", "ret@", "ada:", "key:") if word in str(caught.value)], str(caught.value)
+
+
+def test_an_at_sign_elsewhere_is_none_of_a_user(told):
+    overrides = ["network=/models/a@b.safetensors", "store=file:///data/a@b", "tracking.uri=https://mlflow/team@home"]
+    config = told(LEAST, *overrides, workdir=Path("/tmp/x@y"))
+    assert (config.store, config.network) == ("file:///data/a@b", "/models/a@b.safetensors")
+    assert config.tracking.artifacts == "/tmp/x@y/artifacts"
+
+
 def test_a_configuration_cannot_be_changed(told):
     with pytest.raises(ValueError, match="frozen"):
         told().seed = 3

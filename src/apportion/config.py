@@ -6,9 +6,19 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from apportion.errors import ConfigError
 
@@ -16,6 +26,30 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, lt=1)]
+
+CREDENTIALS = {
+    "http": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    "https": "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or another link of the AWS credential chain",
+}
+"""By scheme of an address: where its credentials belong."""
+
+
+def _without_credentials(address: str) -> str:
+    """A configuration is stored with its round, shown and tracked, so nothing secret may be in it."""
+    parts = urlsplit(address)
+    if parts.scheme and "@" in parts.netloc:
+        place = CREDENTIALS.get(parts.scheme, "what the driver reads, as PGUSER and PGPASSWORD for PostgreSQL")
+        raise ValueError(f"found a user or a password in an address, expected none, as it is stored with the round; use {place}")
+    return address
+
+
+def masked(text: str) -> str:
+    """Without what stands before the host in the addresses of a text."""
+    return re.sub(r"://[^/\s]+@", "://***@", text)
+
+
+Address = Annotated[str, AfterValidator(_without_credentials)]
 
 
 class Strict(BaseModel):
@@ -158,8 +192,8 @@ class Evaluation(Strict):
 class Tracking(Strict):
     """MLflow; null switches it off."""
 
-    uri: str | None = "sqlite:///{workdir}/mlflow.db"
-    artifacts: str | None = "{workdir}/artifacts"
+    uri: Address | None = "sqlite:///{workdir}/mlflow.db"
+    artifacts: Address | None = "{workdir}/artifacts"
     experiment: str = "apportion"
 
 
@@ -177,14 +211,14 @@ class Config(Strict):
     """Everything a round is told."""
 
     project: Name
-    store: str = "file://{workdir}/store"
+    store: Address = "file://{workdir}/store"
     data: Annotated[OpenMoji | Folder, Field(discriminator="source")]
     model: Model = Model()
     train: Fitting
     removal: Removal
     sampling: Sampling = Sampling()
     properties: Annotated[list[str], Field(min_length=1)]
-    network: str = "openmoji"
+    network: Address = "openmoji"
     valuation: Valuation = Valuation()
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
@@ -243,7 +277,7 @@ def parse(raw: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        problems = [f"  {_option(e['loc'])}: {e['msg']} (found {e['input']!r:.80})" for e in error.errors()]
+        problems = [f"  {_option(e['loc'])}: {e['msg']} (found {masked(repr(e['input'])):.80})" for e in error.errors()]
         raise ConfigError(f"{origin} is not a valid configuration:\n" + "\n".join(problems)) from error
 
 

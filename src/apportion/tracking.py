@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from apportion import __version__
-from apportion.config import Tracking
+from apportion.config import Tracking, masked
 from apportion.errors import TrackingError
 
 ROUND, JOB, NOT_FINITE = "apportion.round", "apportion.job", "apportion.not_finite"
@@ -235,7 +235,7 @@ class MlflowTracker(Tracker):
             found = self._client.get_experiment_by_name(self._name)
         if found.lifecycle_stage != "active":
             mend = f"restore it (mlflow experiments restore --experiment-id {found.experiment_id}) or choose another tracking.experiment"
-            raise TrackingError(f"MLflow at {_masked(self._uri)}: found experiment {self._name!r} deleted; {mend}")
+            raise TrackingError(f"MLflow at {masked(self._uri)}: found experiment {self._name!r} deleted; {mend}")
         return found
 
     def _location(self) -> str | None:
@@ -304,8 +304,8 @@ class MlflowTracker(Tracker):
         try:
             yield
         except _refusals() as error:
-            reason = " ".join(_masked(str(error)).partition("\n")[0].split())[:600] or type(error).__name__
-            raise TrackingError(f"MLflow at {_masked(self._uri)} cannot {what}: {reason}; {mend}") from error
+            reason = " ".join(masked(str(error)).partition("\n")[0].split())[:600] or type(error).__name__
+            raise TrackingError(f"MLflow at {masked(self._uri)} cannot {what}: {reason}; {mend}") from error
 
 
 def _prepare_sqlite(uri: str) -> None:
@@ -381,10 +381,6 @@ def _refusals() -> tuple[type[BaseException], ...]:
 
     loaded = (getattr(sys.modules[module], name) for module, name in _BENEATH if module in sys.modules)
     return (MlflowException, OSError, ImportError, sqlite3.Error, *loaded)
-
-
-def _masked(text: str) -> str:
-    return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
 def _batches(entries: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -70,7 +70,9 @@ def test_progress_is_told(method, case):
     assert sum(ticks) == TOLD.steps
 
 
-@pytest.mark.parametrize(("method", "option"), [("retrain", "train"), ("finetune", "removal.fitting"), ("sparsified_finetune", "removal.fitting")])
+@pytest.mark.parametrize(
+    ("method", "option"), [("retrain", "train"), ("finetune", "removal.fitting"), ("sparsified_finetune", "removal.fitting")]
+)
 def test_a_coalitions_model_that_diverged_is_refused(method, option, case):
     with pytest.raises(DiffusionError, match=rf"not finite after 2 steps.* lower {option}\.lr"):
         remove(method, replace(case, fitting=TOLD.model_copy(update={"lr": 1e38})))

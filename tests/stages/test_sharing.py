@@ -116,9 +116,7 @@ def test_credits_follow_the_data_to_the_new_names(tmp_path, names):
     for now in names:
         (data / f"{now} (new)").rename(data / now)
     after = planned(tmp_path / "work", *from_folder(data), *told)
-    assert {c.data: c.name for c in after.manifest.contributors} == {
-        c.data: names[old.index(c.name)] for c in before.manifest.contributors
-    }
+    assert {c.data: c.name for c in after.manifest.contributors} == {c.data: names[old.index(c.name)] for c in before.manifest.contributors}
     for round in (before, after):  # the second finds a part of its evaluations in the ledger
         weights = np.array([worth[c.data] for c in round.manifest.contributors])
         pending = len(round.ledger.pending(round.wanted))

@@ -39,11 +39,18 @@ def refused(tracking: Tracking, *words: str, seconds: float = 3) -> None:
 
 def test_a_server_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
     before = dict(os.environ)
-    refused(Tracking(uri=f"http://user:hidden@127.0.0.1:{free_port()}"), "http://***@127.0.0.1", "refused", "tracking.uri")
+    refused(Tracking(uri=f"http://127.0.0.1:{free_port()}"), "http://127.0.0.1", "refused", "tracking.uri")
     assert {name: value for name, value in os.environ.items() if "HTTP_REQUEST" in name} == {
         name: value for name, value in before.items() if "HTTP_REQUEST" in name
     }
     assert capfd.readouterr() == ("", "")
+
+
+def test_no_password_is_shown() -> None:
+    """A configuration takes none; who calls the tracker otherwise may have one in its address."""
+    with pytest.raises(TrackingError, match=r"http://\*\*\*@127\.0\.0\.1") as caught:
+        MlflowTracker(f"http://user:hid@den@127.0.0.1:{free_port()}", None, "apportion").check()
+    assert not [word for word in ("user:", "hid@", "den@") if word in str(caught.value)]
 
 
 def test_closing_a_job_on_a_server_that_is_not_there() -> None:
