@@ -16,7 +16,7 @@ from safetensors.numpy import save as arrays_to_bytes
 from apportion.datasets.contribution import Contribution
 from apportion.errors import Damaged, NotFound
 from apportion.records import Manifest
-from apportion.stages.collection import images_key, manifest_key, manifest_of, read_manifest, training_images, write
+from apportion.stages.collection import images_key, manifest_key, manifest_of, read_contributions, read_manifest, training_images, write
 from apportion.store import Store, open_store
 
 
@@ -59,6 +59,12 @@ def test_images_come_back_as_they_were_given(store):
         assert images.flip.dtype == torch.bool
         assert np.array_equal(images.pixels.numpy().transpose(0, 2, 3, 1), given.pixels)
         assert np.array_equal(images.flip.numpy(), given.flip)
+
+
+def test_contributions_come_back_as_they_were_given(store):
+    found = list(read_contributions(store, write(store, GIVEN)))
+    assert [(c.name, c.titles, c.joined, c.data_hash) for c in found] == [(c.name, c.titles, c.joined, c.data_hash) for c in GIVEN]
+    assert all(np.array_equal(c.pixels, given.pixels) for c, given in zip(found, GIVEN, strict=True))
 
 
 def test_writing_again_changes_nothing(store):

@@ -4,6 +4,8 @@ import csv
 import hashlib
 import io
 import json
+import shutil
+from html import unescape
 
 import numpy as np
 import pytest
@@ -116,6 +118,18 @@ def test_names_in_the_statement_and_the_report_are_kept_harmless(tmp_path):
     page = round.store.get(f"rounds/{round.id}/report.html").decode()
     assert "<script>alert(1)" not in page
     assert "名前 Ünï" in page
+
+
+def test_the_report_warns_of_an_image_that_two_contributors_gave(tmp_path, caplog):
+    """As `plan` does, whose lines scroll by."""
+    data = give(tmp_path / "data", ["ada", "bob", "cyd", "eve"])
+    shutil.copy(data / "ada" / "0.png", data / "eve" / "mine too.png")
+    round = planned(tmp_path / "work", *from_folder(data, "evaluation.held_out=0", "evaluation.counterfactual=null", "properties=[fid]"))
+    fill(round, lambda mask, *_: float(mask.sum()))
+    concluded(round.uri)
+    warning = "the same image was given by 'ada' (ada/0.png) and 'eve' (eve/mine too.png): they share the credit for it"
+    assert warning in caplog.messages
+    assert f"<li>{warning}</li>" in unescape(round.store.get(f"rounds/{round.id}/report.html").decode())
 
 
 # The record, the head, and rounds that follow each other

@@ -1,6 +1,6 @@
 """Training images and who gave them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from apportion.config import Folder, OpenMoji
@@ -16,8 +16,11 @@ def load(data: OpenMoji | Folder) -> list[Contribution]:
     return sorted(contributions, key=lambda contribution: contribution.name)
 
 
-def duplicates(contributions: Sequence[Contribution]) -> list[str]:
-    """Warnings about images that several contributors gave: the first few by name, then how many in all. Empty if none."""
+def duplicates(contributions: Iterable[Contribution]) -> list[str]:
+    """Warnings about images that several contributors gave: the first few by name, then how many in all. Empty if none.
+
+    Contributions are looked at one by one: none needs to stay in memory.
+    """
     givers: dict[str, dict[str, str]] = {}
     for contribution in contributions:
         for pixels, title in zip(contribution.pixel_hashes, contribution.titles, strict=True):

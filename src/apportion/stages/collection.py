@@ -2,8 +2,9 @@
 
 import io
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -47,10 +48,8 @@ def read_manifest(store: Store, manifest_id: str) -> Manifest:
     """Raises Damaged where the table is not the manifest of that id."""
     where = store.where(manifest_key(manifest_id))
     try:
-        # no thread but this one: a pool that is still starting when a short process ends aborts it, and pre_buffer starts one too
-        table = pq.ParquetFile(io.BytesIO(store.get(manifest_key(manifest_id))), pre_buffer=False).read(use_threads=False)
         samples: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
-        for row in table.to_pylist():
+        for row in _rows(store, manifest_id):
             samples[row["contributor"], row["data"], row["joined"]].append(row["sample"])
         contributors = [Contributor(name=name, data=data, samples=len(of), joined=joined) for (name, data, joined), of in samples.items()]
         odd = [name for (name, data, _), of in samples.items() if digest(sorted(of)) != data]
@@ -61,6 +60,17 @@ def read_manifest(store: Store, manifest_id: str) -> Manifest:
         about = f" with samples of {odd} that are not those of their data" if odd else ""
         raise Damaged(f"found manifest {manifest.id} in {where}{about}, expected {manifest_id}; it is left as it is")
     return manifest
+
+
+def read_contributions(store: Store, manifest: Manifest) -> Iterator[Contribution]:
+    """What `write` stored of each contributor of a manifest, one by one."""
+    titles: dict[str, list[str]] = defaultdict(list)
+    for row in _rows(store, manifest.id):
+        titles[row["contributor"]].append(row["title"])
+    for row in manifest.contributors:
+        images = _unpack(store, row.data)
+        pixels = images.pixels.numpy().transpose(0, 2, 3, 1)
+        yield Contribution(row.name, pixels, images.flip.numpy(), tuple(titles[row.name]), row.joined)
 
 
 def training_images(store: Store, data: Sequence[str], resolution: int) -> Images:
@@ -83,6 +93,13 @@ def _unpack(store: Store, data: str) -> Images:
         return Images(torch.from_numpy(arrays["pixels"]), torch.from_numpy(arrays["flip"]))
     except (SafetensorError, KeyError) as error:
         raise Damaged(f"found no training images in {where}, expected safetensors of pixels and flip: {error}") from error
+
+
+def _rows(store: Store, manifest_id: str) -> list[dict[str, Any]]:
+    # no thread but this one: a pool that is still starting when a short process ends aborts it, and pre_buffer starts one too
+    table = pq.ParquetFile(io.BytesIO(store.get(manifest_key(manifest_id))), pre_buffer=False).read(use_threads=False)
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
 
 
 def _table(contributions: Sequence[Contribution]) -> bytes:

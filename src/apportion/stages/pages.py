@@ -7,6 +7,7 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
+from apportion.datasets import duplicates
 from apportion.diffusion.images import Images
 from apportion.properties import PROPERTIES
 from apportion.records import Credits, Evaluation, Purpose, Wanted
@@ -14,7 +15,7 @@ from apportion.report.attribution import ATTRIBUTIONS
 from apportion.report.page import SHOWN, Grid, Page
 from apportion.report.tables import Spent
 from apportion.stages import spent
-from apportion.stages.collection import training_images
+from apportion.stages.collection import read_contributions, training_images
 from apportion.stages.generated import load_samples
 from apportion.stages.round import Round, samples_key, weights_key
 
@@ -49,6 +50,7 @@ def page(round: Round, before: Credits | None) -> Page:
         games={round.plan.truth_game: "retraining", round.plan.credit_game: round.config.removal.method.replace("_", " ")},
         facts=_facts(round),
         config=round.config.model_dump(mode="json", exclude={"store", "tracking"}),
+        warnings=duplicates(read_contributions(round.store, round.manifest)),
     )
 
 
