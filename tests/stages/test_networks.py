@@ -1,4 +1,4 @@
-"""The feature network of a round: what `plan` read is what every later stage measures with, wherever its file was and whatever became of it."""
+"""The feature network of a round: what `plan` read is what every later stage measures with, whatever became of its file."""
 
 import shutil
 from pathlib import Path

@@ -67,10 +67,10 @@ def read_contributions(store: Store, manifest: Manifest) -> Iterator[Contributio
     titles: dict[str, list[str]] = defaultdict(list)
     for row in _rows(store, manifest.id):
         titles[row["contributor"]].append(row["title"])
-    for row in manifest.contributors:
-        images = _unpack(store, row.data)
+    for who in manifest.contributors:
+        images = _unpack(store, who.data)
         pixels = images.pixels.numpy().transpose(0, 2, 3, 1)
-        yield Contribution(row.name, pixels, images.flip.numpy(), tuple(titles[row.name]), row.joined)
+        yield Contribution(who.name, pixels, images.flip.numpy(), tuple(titles[who.name]), who.joined)
 
 
 def training_images(store: Store, data: Sequence[str], resolution: int) -> Images:
