@@ -132,6 +132,18 @@ def test_banzhaf_values_stand_beside(attributed):
     assert {(c.se, c.low, c.high) for c in banzhaf} == {(None, None, None)}
 
 
+def test_banzhaf_values_of_every_coalition_are_exact(attributed):
+    """Both ends included, at the means over their seeds."""
+    round = attributed()
+    for name in NAMES:
+        values = np.array([game(np.array(bits[::-1]), name, 0) for bits in product([0, 1], repeat=4)])
+        values[[0, -1]] += 0.125
+        index = np.arange(16)
+        truth = [np.mean(values[index[index >> i & 1 == 1]]) - np.mean(values[index[index >> i & 1 == 0]]) for i in range(4)]
+        banzhaf = [c.phi for c in round.credits.credits if (c.property, c.method) == (name, "banzhaf")]
+        np.testing.assert_allclose(banzhaf, truth, rtol=1e-9, atol=1e-9)
+
+
 def test_the_kernel_design_publishes_the_papers_estimator(attributed):
     round = attributed("valuation.design=shapley_kernel", "valuation.coalitions=40", value=lambda mask, *_: float(mask @ [1, 2, 3, 4]))
     pairs = round.evaluations("design")

@@ -116,6 +116,19 @@ def test_banzhaf_agrees_across_designs():
     assert np.linalg.norm(truth - g.shapley()) > 0.1 * np.linalg.norm(truth)  # so that it is not Shapley by accident
 
 
+@pytest.mark.parametrize("n", range(2, 9))
+def test_banzhaf_from_all_proper_coalitions_and_both_ends_is_a_count(n):
+    """Nobody's value far off the scale: without it the values of few players would be another game's."""
+    values = np.random.default_rng(n).normal(size=2**n)
+    values[0] -= 20 * values.std()
+    Z = every_proper(n)
+    truth = banzhaf_by_counting(values, n)
+    found = banzhaf(Z, looked_up(values, Z), "leverage", v0=values[0], v1=values[-1])
+    assert found == pytest.approx(truth, abs=1e-9)
+    if n > 2:
+        assert np.abs(banzhaf(Z, looked_up(values, Z), "leverage") - truth).max() > 0.01
+
+
 @steady
 @given(st.integers(2, 7), st.integers(1, 40), seeds, st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 def test_credits_sum_to_the_gain(n, m, seed, v0, v1):
@@ -195,6 +208,10 @@ def test_refuses_what_only_one_estimator_cannot_use():
         banzhaf(draw("datamodel", 6, 10, 0), np.zeros(10), "datamodel")
     with pytest.raises(ValuationError, match="size 0"):
         banzhaf(np.eye(4, 3, k=-1), np.zeros(4), "leverage")
+    with pytest.raises(ValuationError, match="found v0 beside design 'uniform', which draws that coalition itself"):
+        banzhaf(draw("uniform", 6, 40, 0), np.zeros(40), v0=1.0)
+    with pytest.raises(ValuationError, match="v0, v1 not finite"):
+        banzhaf(every_proper(3), np.zeros(6), "leverage", v0=np.nan)
     with pytest.raises(ValuationError, match="at least 12"):
         banzhaf(draw("uniform", 6, 4, 0), np.zeros(4))
 

@@ -50,7 +50,7 @@ def kernelshap(s: Sample) -> Estimate:
 
 
 def banzhaf(s: Sample) -> Estimate:
-    return Estimate(shapley.banzhaf(s.Z, s.y, design="leverage"))
+    return Estimate(shapley.banzhaf(s.Z, s.y, "leverage", v0=s.v0.mean, v1=s.v1.mean))
 
 
 METHODS: dict[str, dict[str, Callable[[Sample], Estimate]]] = {

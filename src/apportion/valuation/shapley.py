@@ -58,13 +58,15 @@ def exact(values: ArrayLike) -> Vector:
     return phi
 
 
-def banzhaf(Z: ArrayLike, y: ArrayLike, design: str = "uniform") -> Vector:
+def banzhaf(Z: ArrayLike, y: ArrayLike, design: str = "uniform", *, v0: float | None = None, v1: float | None = None) -> Vector:
     """Banzhaf values (n,): each player's mean gain over all coalitions of the others, all equally likely.
 
     They lean on middle sizes, where the cheap game is most faithful (METHODS.md §10), and do NOT sum to v1 - v0: label them.
     Least squares with an intercept, every row weighted by the uniform distribution over its probability in `design`, the
-    design Z was drawn from (`uniform` or `leverage`, say). Raises ValuationError for bad input, for a design of few sizes
-    (`datamodel`), which says nothing about the others, and when the rows cannot tell all players apart."""
+    design Z was drawn from (`uniform` or `leverage`, say). v0 and v1, the values of nobody and of everybody, are two coalitions
+    like any other, which `leverage` never draws: with them its exhaustive design gives the exact values. Raises ValuationError
+    for bad input, for a design of few sizes (`datamodel`), which says nothing about the others, for v0 or v1 beside a design
+    that draws them, and when the rows cannot tell all players apart."""
     rows, y = checked(Z, y)
     m, n = rows.shape
     target, drawn = size_shares("uniform", n, m), size_shares(design, n, m)
@@ -73,7 +75,12 @@ def banzhaf(Z: ArrayLike, y: ArrayLike, design: str = "uniform") -> Vector:
     size = rows.sum(axis=1)
     if not drawn[size].all():
         raise ValuationError(f"found coalitions of size {size[drawn[size] == 0][0]}, which design {design!r} never draws")
-    w = target[size] / drawn[size]
+    w = target[size] / (m * drawn[size])
+    for end, value in ((0, v0), (n, v1)):
+        if value is not None:
+            if drawn[end]:
+                raise ValuationError(f"found v{int(end > 0)} beside design {design!r}, which draws that coalition itself, expected none")
+            rows, y, w = np.vstack([rows, np.full(n, end > 0)]), np.append(y, _finite("v0, v1", value)), np.append(w, target[end])
     X = rows - (w @ rows) / w.sum()
     return np.asarray(_inverse((X.T * w) @ X, n, m) @ (X.T @ (w * (y - (w @ y) / w.sum()))), dtype=np.float64)
 
