@@ -17,6 +17,9 @@ from apportion.stages import finetune, prune, sample, score, train
 from apportion.stages.round import reference_key, weights_key
 
 
+KERNEL = "valuation.design=shapley_kernel"
+
+
 def refused(workdir, kind, *overrides, says=()):
     """Plans with these overrides; asserts the error, what it says, and that nothing was made. Returns the message."""
     with pytest.raises(kind) as caught:
@@ -318,6 +321,8 @@ def test_no_network_is_asked_for_where_none_is_needed(tmp_path):
         (["valuation.coalitions=13"], ["found m = 13", "even number", "valuation.coalitions"]),
         (["valuation.coalitions=16"], ["found m = 16", "at most 14", "valuation.coalitions"]),
         (["data.contributors=12"], ["12 contributors", "valuation.coalitions"]),
+        ([KERNEL, "valuation.coalitions=2"], ["found 2 coalitions of rank 2, expected rank 4", "valuation.coalitions"]),
+        ([KERNEL, "valuation.coalitions=11", "data.contributors=12"], ["found 11 coalitions", "expected rank 12", "12 contributors"]),
         (["evaluation.held_out=7"], ["4 contributors", "evaluation.held_out"]),
         (["evaluation.alphas=[0.5, 0.3, 0.6]"], ["found shares 0.5, 0.6", "4 contributors", "evaluation.alphas"]),
         (["evaluation.alphas=[0.01]"], ["4 contributors", "evaluation.alphas"]),

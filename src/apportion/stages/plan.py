@@ -198,19 +198,31 @@ def held_out(config: Config, n: int) -> NDArray[np.bool_]:
 def check_budget(config: Config, n: int) -> None:
     """Raises ConfigError where the coalitions cannot carry an estimate or, for the leverage design, an interval, or are too few to draw."""
     with _refused(n, "change valuation.coalitions or valuation.seed"):
-        Z = design(config, n)
-        nothing = np.zeros(len(Z))
-        if config.valuation.design == "leverage":
-            low, _ = intervals.hc3(Z, nothing, 0.0, 0.0, config.valuation.level)
-            if not np.isfinite(low).all():
-                raise ValuationError("found contributors told apart by a single pair of coalitions, so with no interval")
-        else:
-            shapley.kernelshap(Z, nothing, 0.0, 0.0)
+        CARRIES[config.valuation.design](design(config, n), config.valuation.level)
     with _refused(n, "change evaluation.held_out or evaluation.alphas"):
         check_sizes(config.evaluation.alphas, held_out(config, n))
     if asked := config.evaluation.counterfactual:
         with _refused(n, "lower evaluation.counterfactual.random"):
             without_random(n, asked.share, asked.random, config.evaluation.seed)
+
+
+def _carries_leverage(Z: NDArray[np.bool_], level: float) -> None:
+    nothing = np.zeros(len(Z))
+    shapley.banzhaf(Z, nothing, "leverage", v0=0.0, v1=0.0)
+    low, _ = intervals.hc3(Z, nothing, 0.0, 0.0, level)
+    if not np.isfinite(low).all():
+        raise ValuationError("found contributors told apart by a single pair of coalitions, so with no interval")
+
+
+def _carries_kernelshap(Z: NDArray[np.bool_], _level: float) -> None:
+    """The estimator itself takes the smallest credits that fit, whoever they then go to: nothing to pay by."""
+    rank, n = int(np.linalg.matrix_rank(Z.astype(np.float64))), Z.shape[1]
+    if rank < n:
+        raise ValuationError(f"found {len(Z)} coalitions of rank {rank}, expected rank {n}, which tells all contributors apart")
+
+
+CARRIES = {"leverage": _carries_leverage, "shapley_kernel": _carries_kernelshap}
+"""By design: raises ValuationError where its coalitions do not determine every credit that `attribute` publishes."""
 
 
 def check_sizes(alphas: list[float], Z: NDArray[np.bool_]) -> None:
