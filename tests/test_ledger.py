@@ -145,10 +145,12 @@ def test_a_record_stored_whole_but_wrong_is_damage(data, says, ledger):
     assert record(ledger).read_bytes() == data
 
 
-def test_moved_away_it_is_pending_again(ledger):
+@pytest.mark.parametrize("suffix", [".damaged", ".json.bad", ".json.1", ".bad.json"])
+def test_moved_away_it_is_pending_again(suffix, ledger):
     ledger.commit(evaluation())
     record(ledger).write_bytes(b"x")
-    record(ledger).rename(record(ledger).with_suffix(".damaged"))
+    record(ledger).rename(record(ledger).with_suffix(suffix))
+    assert ledger.keys(GAME.id) == set()
     assert ledger.pending([wanted()]) == [wanted()]
     assert ledger.commit(evaluation(value=3.0)) is True
     assert ledger.read(wanted()).values == {"fid": 3.0}

@@ -1,5 +1,6 @@
 """Evaluations in a store: what is known of a game, and what a plan still lacks."""
 
+import re
 from collections.abc import Iterable, Iterator
 
 from apportion.errors import Damaged, NotFound
@@ -13,6 +14,9 @@ def game_key(game: str) -> str:
 
 def record_key(game: str, key: str) -> str:
     return f"games/{game}/ledger/{key}.json"
+
+
+RECORD = re.compile(r"games/[0-9a-f]{32}/ledger/(?P<key>[0-9a-f]{32})\.json")
 
 
 class Ledger:
@@ -58,9 +62,9 @@ class Ledger:
                 raise NotFound(f"{missing}; run finetune, sample and score for this round again, then repeat this stage") from missing
 
     def keys(self, game: str) -> set[str]:
-        """Keys of every evaluation of a game."""
-        prefix = f"games/{game}/ledger/"
-        return {name.removeprefix(prefix).removesuffix(".json") for name in self.store.list(prefix)}
+        """Keys of every evaluation of a game. What else lies there, such as a damaged record under another name, is none."""
+        found = (RECORD.fullmatch(name) for name in self.store.list(f"games/{game}/ledger/"))
+        return {record["key"] for record in found if record}
 
     def pending(self, wanted: Iterable[Wanted]) -> list[Wanted]:
         """Those of `wanted` without a record, in their order, each key once."""

@@ -361,6 +361,18 @@ def test_a_damaged_evaluation_stops_at_plan(tmp_path, damage):
         plan.run(round.config)
 
 
+@pytest.mark.parametrize("name", ["{}.bad", "old-{}"])
+def test_a_damaged_evaluation_that_was_moved_away_is_planned_again(tmp_path, name):
+    """Whatever name it was given, in the same folder: it is no record, and the forecast does not read it."""
+    round = planned(tmp_path)
+    fill(round, lambda mask, *_: float(mask.sum()))
+    item = round.plan.wanted[7]
+    path = root(round.uri) / record_key(item.game, item.key)
+    truncate(path)
+    path.rename(path.with_name(name.format(path.name)))
+    assert plan.run(round.config).pending == 1
+
+
 def test_a_damaged_evaluation_ends_the_command(tmp_path):
     round = planned(tmp_path)
     fill(round, lambda mask, *_: float(mask.sum()))
