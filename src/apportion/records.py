@@ -261,7 +261,10 @@ class Faith(Record):
 
 
 class Score(Record):
-    """Linear datamodelling score of one method, in [-1, 1], with its bootstrap interval."""
+    """Linear datamodelling score of one method, in [-1, 1], with its bootstrap interval.
+
+    `in_design` of the `held_out` coalitions are among those that the credits were computed from.
+    """
 
     method: str
     alpha: Finite
@@ -269,6 +272,7 @@ class Score(Record):
     low: Finite | None
     high: Finite | None
     held_out: int
+    in_design: int = 0
 
 
 class Counterfactual(Record):

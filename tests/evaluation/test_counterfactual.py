@@ -27,6 +27,17 @@ def test_random_comparisons_are_distinct_seeded_and_of_the_same_size():
         assert np.count_nonzero(~without_random(n, 0.4, 1, 0)) == removed(n, 0.4)
 
 
+def test_a_random_comparison_is_never_what_it_is_compared_with():
+    """All removals of one of four, three at a time: whichever is the top is left out, and the others stay in their order."""
+    every = without_random(4, 0.25, 4, 0)
+    for i, top in enumerate(every):
+        found = without_random(4, 0.25, 3, 0, other_than=top)
+        assert np.array_equal(found, np.delete(every, i, axis=0))
+        assert np.array_equal(without_random(4, 0.25, 1, 0, other_than=top), found[:1])
+        with pytest.raises(ValuationError, match="at most 4"):
+            without_random(4, 0.25, 4, 0, other_than=top)
+
+
 def test_change_is_relative_and_paired_by_seed():
     mean, error = relative_change([2.0, 4.0], [1.0, 3.0])
     assert mean == pytest.approx((-0.5 - 0.25) / 2)

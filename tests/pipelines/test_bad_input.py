@@ -326,7 +326,7 @@ def test_no_network_is_asked_for_where_none_is_needed(tmp_path):
         (["evaluation.held_out=7"], ["4 contributors", "evaluation.held_out"]),
         (["evaluation.alphas=[0.5, 0.3, 0.6]"], ["found shares 0.5, 0.6", "4 contributors", "evaluation.alphas"]),
         (["evaluation.alphas=[0.01]"], ["4 contributors", "evaluation.alphas"]),
-        (["evaluation.counterfactual.random=5"], ["4 contributors", "evaluation.counterfactual.random"]),
+        (["evaluation.counterfactual.random=4"], ["4 contributors", "evaluation.counterfactual.random"]),
     ],
 )
 def test_a_budget_that_carries_no_estimate(tmp_path, overrides, says):

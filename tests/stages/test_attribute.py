@@ -174,6 +174,16 @@ def test_the_top_is_whom_the_property_would_miss_most(attributed, name, top):
     assert [item.seed for item in followup] == [ENDPOINT_SEEDS, ENDPOINT_SEEDS + 1] * 4
 
 
+@pytest.mark.parametrize("top", range(4))
+def test_no_random_removal_is_that_of_the_top(attributed, top):
+    """Of four removals of one, the three others: whoever is at the top."""
+    asked = "evaluation.counterfactual={property: inception_score, game: credit, share: 0.25, seeds: 1, random: 3}"
+    round = attributed(asked, value=lambda mask, *_: 20 + float(mask @ np.eye(4)[top]))
+    _, first, *others = [tuple(item.mask(4)) for item in round.followup.wanted]
+    assert first == tuple(i != top for i in range(4))
+    assert len({first, *others}) == 4
+
+
 def test_the_truth_is_asked_with_the_seeds_of_retraining(attributed):
     round = attributed("seed=7", "evaluation.counterfactual={property: fid, game: truth, share: 0.5, seeds: 2, random: 1}")
     assert {item.game for item in round.followup.wanted} == {round.plan.truth_game}

@@ -8,7 +8,7 @@ from tiny import fill, planned
 from apportion.errors import NotFound
 from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.verdict import verdict
-from apportion.stages import attribute, evaluate
+from apportion.stages import attribute, evaluate, publish
 from apportion.stages.attribute import published
 
 WORTH = {"fid": [-5.0, -1.0, 2.0, 0.3, 4.0], "inception_score": [0.1, 0.7, 0.2, 1.6, 0.4]}
@@ -86,6 +86,36 @@ def test_the_threshold_is_the_rounds_own(judged):
     round, _ = judged("evaluation.threshold=0.99", truth=noisy)
     statuses = {name: of(round, name).faithfulness[0] for name in WORTH}
     assert all(faith.rho < 0.99 and faith.status == "not faithful" for faith in statuses.values())
+
+
+def of_design(round):
+    """Which of the held-out coalitions the credits were computed from."""
+    design, held = ([tuple(item.mask(round.manifest.n)) for item in round.plan.wanted if item.purpose == p] for p in ("design", "held_out"))
+    return [mask in design for mask in held]
+
+
+def test_held_out_coalitions_are_not_of_the_design_while_there_are_others(tmp_path):
+    for coalitions, alphas in (("24", "[0.5]"), ("30", "[0.34, 0.5, 0.67]"), ("40", "[0.5]")):
+        six = ("data.contributors=6", f"valuation.coalitions={coalitions}", f"evaluation.alphas={alphas}", "evaluation.held_out=6")
+        round = planned(tmp_path / coalitions, *six)
+        held = [item.members for item in round.plan.wanted if item.purpose == "held_out"]
+        assert len(set(held)) == len(held) == 6 * alphas.count(".")
+        assert not any(of_design(round))
+
+
+def test_where_there_are_no_others_their_number_is_told(judged):
+    """Of the ten coalitions of two of five, the design of twenty takes the most: the others come first, and the report has the count."""
+    round, _ = judged()
+    seen = of_design(round)
+    assert len(seen) == 10
+    assert 0 < sum(seen) < 10
+    assert seen == sorted(seen)
+    scores = [score for judgement in round.evidence.judgements for score in judgement.scores]
+    assert {(score.held_out, score.in_design) for score in scores} == {(10, sum(seen))}
+    publish.run(round.uri)
+    page = round.store.get(f"rounds/{round.id}/report.html").decode()
+    assert f"over 10 coalitions, {sum(seen)} of which the credits were computed from too because there are no others of their size," in page
+    assert "over coalitions that no credit was computed from" not in page
 
 
 def test_few_pairs_establish_nothing(judged):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import DESIGNS, draw, log_probability, size_shares
+from apportion.valuation.coalitions import DESIGNS, among, draw, log_probability, size_shares
 
 
 def bits(Z):
@@ -27,6 +27,14 @@ def test_leverage_rows_are_distinct_proper_and_paired(n, m):
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 13])
 def test_leverage_can_be_exhaustive(n):
     assert len(bits(draw("leverage", n, 2**n - 2, 0))) == 2**n - 2
+
+
+def test_among_finds_rows_whatever_their_order_and_type():
+    Z = draw("leverage", 5, 30, 0)
+    assert among(Z, Z[[7, 3]]).nonzero()[0].tolist() == [3, 7]
+    assert among(Z.astype(int), Z[::-1].astype(float)).all()
+    assert not among(Z, np.empty((0, 5), bool)).any()
+    assert among(np.empty((0, 5), bool), Z).shape == (0,)
 
 
 @pytest.mark.parametrize("design", ["shapley_kernel", "leverage", "datamodel", "uniform"])

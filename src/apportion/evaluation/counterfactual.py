@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import draw
+from apportion.valuation.coalitions import among, draw
 
 
 def without_top(phi: ArrayLike, share: float) -> NDArray[np.bool_]:
@@ -19,11 +19,15 @@ def without_top(phi: ArrayLike, share: float) -> NDArray[np.bool_]:
     return kept
 
 
-def without_random(n: int, share: float, count: int, seed: int) -> NDArray[np.bool_]:
+def without_random(n: int, share: float, count: int, seed: int, *, other_than: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
     """`count` distinct coalitions (count, n) that lack as many players as `without_top`, chosen at random: the comparison.
 
-    Raises ValuationError where there are not that many."""
-    return draw("datamodel", n, count, seed, alpha=(n - removed(n, share)) / n)
+    `other_than` (n,) is what they are compared with, and none of them. Raises ValuationError where there are not that many."""
+    alpha = (n - removed(n, share)) / n
+    if other_than is None:
+        return draw("datamodel", n, count, seed, alpha=alpha)
+    drawn = draw("datamodel", n, count + 1, seed, alpha=alpha)
+    return drawn[~among(drawn, other_than[None])][:count]
 
 
 def removed(n: int, share: float) -> int:

@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from apportion.errors import DataError
-from apportion.records import Credits, Evidence, Manifest
+from apportion.records import Credits, Evidence, Judgement, Manifest
 from apportion.report.attribution import Attribution
 from apportion.report.images import Images, Sprite, grid, sprite
 from apportion.report.numbers import duration, number, portion
@@ -80,6 +80,7 @@ def render(page: Page) -> str:
     better = {name: meaning.higher_is_better for name, meaning in page.meanings.items()}
     judgements = () if page.evidence is None else page.evidence.judgements
     sheet, places = _thumbnails(page)
+    seen, judged = _judged(judgements)
     style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))  # noqa: S704  our own files
     html: str = _template().render(
         page=page,
@@ -93,6 +94,8 @@ def render(page: Page) -> str:
         places=places,
         level=portion(page.credits.level),
         covers=page.credits.covers,
+        seen=seen,
+        judged=judged,
         ranking_only=page.credits.covers.startswith("ranking only"),
         config=yaml.safe_dump(dict(page.config), sort_keys=False, allow_unicode=True, width=100),
         style=style,
@@ -137,6 +140,13 @@ def _sections(page: Page) -> list[Section]:
     return [
         section(name, page.meanings[name], page.manifest, page.credits, judged.get(name), page.previous, page.threshold) for name in names
     ]
+
+
+def _judged(judgements: Sequence[Judgement]) -> tuple[int, int]:
+    """How many held-out coalitions the credits were computed from too, and how many there are: alike for every property and method."""
+    scores = [score for judgement in judgements[:1] for score in judgement.scores]
+    first = [score for score in scores if score.method == scores[0].method]
+    return sum(score.in_design for score in first), sum(score.held_out for score in first)
 
 
 def _strip(page: Page, sections: Sequence[Section]) -> list[tuple[str, str]]:

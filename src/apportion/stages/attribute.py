@@ -136,8 +136,9 @@ def follow(round: Round) -> Followup:
     if asked is None:
         return Followup(round=round.id, wanted=())
     phi = np.array([c.phi for c in published(round.credits, asked.property)])
-    masks = [np.ones(round.manifest.n, bool), without_top(goodness(asked.property, phi), asked.share)]
-    masks += list(without_random(round.manifest.n, asked.share, asked.random, round.config.evaluation.seed))
+    top = without_top(goodness(asked.property, phi), asked.share)
+    others = without_random(round.manifest.n, asked.share, asked.random, round.config.evaluation.seed, other_than=top)
+    masks = [np.ones(round.manifest.n, bool), top, *others]
     game, first = (round.truth_game, round.config.seed) if asked.game == "truth" else (round.credit_game, ENDPOINT_SEEDS)
     seeds = range(first, first + asked.seeds)
     wanted = [wanting(round.manifest, game, seed, mask, "counterfactual") for mask in masks for seed in seeds]

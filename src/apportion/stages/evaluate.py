@@ -11,6 +11,7 @@ from apportion.evaluation.lds import lds, lds_interval
 from apportion.evaluation.verdict import verdict
 from apportion.records import Counterfactual, Evaluation, Evidence, Faith, Judgement, Score, Wanted
 from apportion.stages.round import Round
+from apportion.valuation.coalitions import among
 
 Pairs = list[tuple[Wanted, Evaluation]]
 
@@ -63,15 +64,17 @@ def _scores(round: Round, name: str, alpha: float, truth: Pairs) -> list[Score]:
     for credit in round.credits.credits:
         if credit.property == name:
             by_method.setdefault(credit.method, []).append(credit.phi)
-    return [_score(method, alpha, Z, y, np.array(phi), round.config.valuation.level) for method, phi in by_method.items()]
+    design = round.masks([item for item in round.plan.wanted if item.purpose == "design"])
+    seen, level = int(among(Z, design).sum()), round.config.valuation.level
+    return [_score(method, alpha, Z, y, np.array(phi), level, seen) for method, phi in by_method.items()]
 
 
-def _score(method: str, alpha: float, Z: np.ndarray, y: list[float], phi: np.ndarray, level: float) -> Score:
+def _score(method: str, alpha: float, Z: np.ndarray, y: list[float], phi: np.ndarray, level: float, seen: int) -> Score:
     try:
         value, (low, high) = lds(Z, y, phi), lds_interval(Z, y, phi, level)
     except ValuationError:
-        return Score(method=method, alpha=alpha, lds=None, low=None, high=None, held_out=len(y))
-    return Score(method=method, alpha=alpha, lds=value, low=low, high=high, held_out=len(y))
+        return Score(method=method, alpha=alpha, lds=None, low=None, high=None, held_out=len(y), in_design=seen)
+    return Score(method=method, alpha=alpha, lds=value, low=low, high=high, held_out=len(y), in_design=seen)
 
 
 def _counterfactuals(round: Round, name: str, after: Pairs) -> list[Counterfactual]:

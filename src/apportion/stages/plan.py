@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import comb
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from apportion import __version__, datasets
 from apportion.config import Config, digest, parse
 from apportion.errors import ConfigError, ValuationError
-from apportion.evaluation.counterfactual import without_random
+from apportion.evaluation.counterfactual import without_random, without_top
 from apportion.ledger import Ledger
 from apportion.properties import PROPERTIES
 from apportion.properties import check as check_properties
@@ -188,11 +189,20 @@ def design(config: Config, n: int) -> NDArray[np.bool_]:
 
 
 def held_out(config: Config, n: int) -> NDArray[np.bool_]:
-    """Coalitions that credits are judged by, (alphas · held_out, n)."""
+    """Coalitions that credits are judged by, (alphas · held_out, n): of each size first those that no credit is computed from."""
     asked = config.evaluation
     if asked.held_out == 0:
         return np.empty((0, n), bool)
-    return np.concatenate([coalitions.draw("datamodel", n, asked.held_out, asked.seed + i, alpha=a) for i, a in enumerate(asked.alphas)])
+    seen = design(config, n)
+    return np.concatenate([_unseen(n, asked.held_out, asked.seed + i, alpha, seen) for i, alpha in enumerate(asked.alphas)])
+
+
+def _unseen(n: int, count: int, seed: int, alpha: float, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`count` coalitions of one size, (count, n), as drawn but for those of `seen`, which come last: few contributors leave no others."""
+    size = int(coalitions.draw("datamodel", n, 1, seed, alpha=alpha).sum())
+    enough = min(comb(n, size), count + int((seen.sum(axis=1) == size).sum()))
+    drawn = coalitions.draw("datamodel", n, max(count, enough), seed, alpha=alpha)
+    return drawn[np.argsort(coalitions.among(drawn, seen), kind="stable")[:count]]
 
 
 def check_budget(config: Config, n: int) -> None:
@@ -203,7 +213,7 @@ def check_budget(config: Config, n: int) -> None:
         check_sizes(config.evaluation.alphas, held_out(config, n))
     if asked := config.evaluation.counterfactual:
         with _refused(n, "lower evaluation.counterfactual.random"):
-            without_random(n, asked.share, asked.random, config.evaluation.seed)
+            without_random(n, asked.share, asked.random, config.evaluation.seed, other_than=without_top(np.zeros(n), asked.share))
 
 
 def _carries_leverage(Z: NDArray[np.bool_], level: float) -> None:

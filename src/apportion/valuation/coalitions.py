@@ -38,6 +38,12 @@ def draw(design: str, n: int, m: int, seed: int, **options: Any) -> Coalitions:
     return rows(n, m, seed, **options)
 
 
+def among(Z: Coalitions, others: Coalitions) -> Coalitions:
+    """Which rows of Z (m, n) are rows of `others` (k, n), bool (m,)."""
+    known = {row.tobytes() for row in np.asarray(others, dtype=bool)}
+    return np.array([row.tobytes() in known for row in np.asarray(Z, dtype=bool)], dtype=bool)
+
+
 def log_probability(design: str, Z: Coalitions, **options: Any) -> Vector:
     """Natural logarithm (m,) of the chance that one row of the design, picked at random, is the coalition in that row of Z.
 
