@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy.stats import t as student
-from tiny import ODD, fill, from_folder, give, planned
+from tiny import ODD, concluded, fill, from_folder, give, planned
 
 from apportion.errors import Damaged, NotFound
 from apportion.stages import attribute, plan
@@ -57,8 +57,39 @@ def test_credits_of_every_coalition_are_exact_shapley_values(attributed):
         np.testing.assert_allclose([c.phi for c in credits], exact(name), rtol=1e-9, atol=1e-9)
     assert round.credits.coalitions == 14
     assert round.credits.level == 0.95
-    assert "14 coalitions for 4 players" in round.credits.covers
+    assert "from all 14 coalitions of 4 players but nobody and everybody" in round.credits.covers
     assert "sparsified_finetune game" in round.credits.covers
+
+
+def credits_of(tmp_path, names, *overrides):
+    """The published credits for the value of a coalition, 1 + 2 a - 3 b + 5 a b and so on, by name; its round."""
+    data = from_folder(give(tmp_path / "data", names), "evaluation.held_out=0", "evaluation.counterfactual=null", "properties=[fid]")
+    round = planned(tmp_path / "work", *data, *overrides)
+    fill(round, lambda mask, *_: 1 + float(mask @ [2, -3, 1][: len(names)]) + 5 * float(mask[0] and mask[1]))
+    concluded(round.uri)
+    return round, {c.contributor: c for c in published(round.credits, "fid")}
+
+
+def test_two_contributors_share_exactly_and_no_interval_is_claimed(tmp_path, caplog):
+    """The default budget of 48 is far more than the two coalitions there are."""
+    caplog.set_level("INFO")
+    round, credits = credits_of(tmp_path, ["ada", "bob"], "valuation.coalitions=48")
+    assert "all 2 proper coalitions of 2 contributors are evaluated, not 48" in caplog.text
+    assert round.credits.coalitions == 2
+    assert {name: c.phi for name, c in credits.items()} == pytest.approx({"ada": 4.5, "bob": -0.5}, abs=1e-9)
+    assert {(c.se, c.low, c.high) for c in credits.values()} == {(None, None, None)}
+    assert round.credits.covers.startswith("nothing: they need more players.")
+    banzhaf = {c.contributor: c.phi for c in round.credits.credits if c.method == "banzhaf"}
+    assert banzhaf == pytest.approx({"ada": 4.5, "bob": -0.5}, abs=1e-9)
+    assert not plan.run(round.config).work
+
+
+def test_three_contributors_share_exactly_with_intervals(tmp_path):
+    round, credits = credits_of(tmp_path, ["ada", "bob", "cy"], "valuation.coalitions=48")
+    assert round.credits.coalitions == 6
+    assert {name: c.phi for name, c in credits.items()} == pytest.approx({"ada": 4.5, "bob": -0.5, "cy": 1.0}, abs=1e-9)
+    assert all(c.low < c.phi < c.high for c in credits.values())
+    assert "from all 6 coalitions of 3 players" in round.credits.covers
 
 
 def test_endpoints_are_means_over_seeds_with_their_standard_error(attributed):

@@ -11,7 +11,7 @@ from scipy.stats import t as student
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import draw
 from apportion.valuation.intervals import covers, hc3
-from apportion.valuation.shapley import leverage
+from apportion.valuation.shapley import exact, leverage
 
 
 def weights(Z):
@@ -106,6 +106,27 @@ def test_players_told_apart_by_one_pair_alone_have_no_bounds():
 def test_says_what_an_interval_covers():
     assert covers(48, 12, "sparsified_finetune").startswith("a player's Shapley value in the sparsified_finetune game")
     assert covers(46, 12, "retrain").startswith("ranking only (46 coalitions for 12 players, expected at least 48)")
+    whole = covers(14, 4, "retrain", every=True)
+    assert whole.startswith("a player's Shapley value in the retrain game, each player taken alone, over the noise of evaluation")
+    assert "from all 14 coalitions of 4 players but nobody and everybody" in whole
+    assert covers(2, 2, "retrain", every=True).startswith("nothing: they need more players. Credits are from all 2 coalitions of 2 players")
+
+
+@pytest.mark.parametrize("n", [3, 4, 5])
+@pytest.mark.parametrize("together", [0.0, 1.0])
+def test_with_all_coalitions_evaluated_intervals_cover_the_noise(n, together):
+    """Games of singles, pairs and whole coalitions; the truth is exact enumeration of the game without its noise."""
+    rng = np.random.default_rng(n)
+    every = (np.arange(2**n)[:, None] >> np.arange(n) & 1).astype(float)
+    Z = draw("leverage", n, 2**n - 2, 0)
+    hits = []
+    for _ in range(150):
+        pairs = np.triu(rng.normal(size=(n, n)), 1) * together
+        v = every @ rng.normal(size=n) + np.einsum("ij,jk,ik->i", every, pairs, every) + 0.3 * together * rng.normal(size=2**n)
+        y = v[Z @ (1 << np.arange(n))] + 0.3 * v[1:-1].std() * rng.normal(size=len(Z))
+        low, high = hc3(Z, y, v[0], v[-1])
+        hits.append((low <= exact(v)) & (exact(v) <= high))
+    assert np.mean(hits) > 0.93
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,8 @@ class Estimate:
 
 
 def leverage(s: Sample) -> Estimate:
+    if s.Z.shape[1] < intervals.FEWEST:
+        return Estimate(shapley.leverage(s.Z, s.y, s.v0.mean, s.v1.mean))
     data, errors = (s.Z, s.y, s.v0.mean, s.v1.mean), {"v0_se": s.v0.se, "v1_se": s.v1.se}
     phi, se, _ = intervals.standard_errors(*data, **errors)
     return Estimate(phi, se, *intervals.hc3(*data, s.level, **errors))
@@ -80,7 +82,8 @@ def credit(round: Round) -> Credits:
     for name in names:
         y = np.array([evaluation.values[name] for _, evaluation in design])
         credits += list(_credits(round, name, Sample(Z, y, v0[name], v1[name], round.config.valuation.level)))
-    covers = intervals.covers(len(Z), round.manifest.n, method)
+    n = round.manifest.n
+    covers = intervals.covers(len(Z), n, method, every=round.config.valuation.design == "leverage" and len(Z) == 2**n - 2)
     return Credits(
         round=round.id, credits=tuple(credits), v0=v0, v1=v1, coalitions=len(Z), level=round.config.valuation.level, covers=covers
     )

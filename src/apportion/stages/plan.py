@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apportion import __version__, datasets
-from apportion.config import Config, digest, parse
+from apportion.config import Config, Valuation, digest, parse
 from apportion.errors import ConfigError, ValuationError
 from apportion.evaluation.counterfactual import without_random, without_top
 from apportion.ledger import Ledger
@@ -70,6 +70,8 @@ def run(config: Config, job: str | None = None) -> Planned:
         log.warning(warning)
     manifest = collection.manifest_of(contributions)
     check_budget(config, manifest.n)
+    if (m := budget(config.valuation, manifest.n)) < config.valuation.coalitions:
+        log.info("all %d proper coalitions of %d contributors are evaluated, not %d", m, manifest.n, config.valuation.coalitions)
     plan, games = draw_up(config, manifest, None if network is None else network_hash(network))
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
     last = heads.read(store, config.project)
@@ -185,7 +187,13 @@ def wanting(manifest: Manifest, of: Game, seed: int, mask: NDArray[np.bool_], pu
 
 
 def design(config: Config, n: int) -> NDArray[np.bool_]:
-    return coalitions.draw(config.valuation.design, n, config.valuation.coalitions, config.valuation.seed)
+    """Coalitions that credits are computed from, (m, n)."""
+    return coalitions.draw(config.valuation.design, n, budget(config.valuation, n), config.valuation.seed)
+
+
+def budget(asked: Valuation, n: int) -> int:
+    """How many coalitions are drawn: `leverage` draws none twice, so no more than there are beside nobody and everybody."""
+    return min(asked.coalitions, 2**n - 2) if asked.design == "leverage" else asked.coalitions
 
 
 def held_out(config: Config, n: int) -> NDArray[np.bool_]:
@@ -217,8 +225,11 @@ def check_budget(config: Config, n: int) -> None:
 
 
 def _carries_leverage(Z: NDArray[np.bool_], level: float) -> None:
+    """Credits of all proper coalitions are exact: those of two contributors are published without an interval."""
     nothing = np.zeros(len(Z))
     shapley.banzhaf(Z, nothing, "leverage", v0=0.0, v1=0.0)
+    if Z.shape[1] < intervals.FEWEST:
+        return
     low, _ = intervals.hc3(Z, nothing, 0.0, 0.0, level)
     if not np.isfinite(low).all():
         raise ValuationError("found contributors told apart by a single pair of coalitions, so with no interval")

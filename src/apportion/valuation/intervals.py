@@ -11,6 +11,7 @@ from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector
 from apportion.valuation.shapley import Fit, checked, constrained
 
+FEWEST = 3  # two have a single pair of coalitions, which nothing is left to judge by
 RANKING_ONLY_BELOW = 4  # coalitions per player
 ALONE = 1e-8  # what the hat matrix leaves of a pair that fits itself exactly
 
@@ -47,8 +48,12 @@ def standard_errors(
     return fit.phi, np.sqrt(variance), spare
 
 
-def covers(m: int, n: int, method: str) -> str:
-    """In words, for reports: what an interval from m coalitions of n players covers, in the game of the removal method."""
+def covers(m: int, n: int, method: str, *, every: bool = False) -> str:
+    """In words, for reports: what an interval from m coalitions of n players covers, in the game of the removal method.
+
+    `every`: they are all proper coalitions, once each."""
+    if every:
+        return _covers_noise(m, n, method)
     text = (
         f"a player's Shapley value in the {method} game, each player taken alone, over the draw of coalitions and the noise of "
         "their evaluation; not how far that game is from retraining"
@@ -56,6 +61,17 @@ def covers(m: int, n: int, method: str) -> str:
     if m < RANKING_ONLY_BELOW * n:
         return f"ranking only ({m} coalitions for {n} players, expected at least {RANKING_ONLY_BELOW * n}): {text}"
     return text
+
+
+def _covers_noise(m: int, n: int, method: str) -> str:
+    """With all coalitions evaluated nothing is left to the draw; `hc3` takes what players do together for noise, and errs on the safe side."""
+    values = f"all {m} coalitions of {n} players but nobody and everybody, which give Shapley values in the {method} game exactly"
+    if n < FEWEST:
+        return f"nothing: they need more players. Credits are from {values} but for the noise of evaluation, which is not known"
+    return (
+        f"a player's Shapley value in the {method} game, each player taken alone, over the noise of evaluation: credits are from {values} "
+        "but for that noise, and the intervals are wider than it by what players do together; not how far that game is from retraining"
+    )
 
 
 def _left_out(rows: Coalitions, fit: Fit) -> tuple[Vector, int]:
