@@ -64,7 +64,7 @@ def covers(m: int, n: int, method: str, *, every: bool = False) -> str:
 
 
 def _covers_noise(m: int, n: int, method: str) -> str:
-    """With all coalitions evaluated nothing is left to the draw; `hc3` takes what players do together for noise, and errs on the safe side."""
+    """With all coalitions evaluated nothing is left to the draw; `hc3` takes what players do together for noise: too wide, if anything."""
     values = f"all {m} coalitions of {n} players but nobody and everybody, which give Shapley values in the {method} game exactly"
     if n < FEWEST:
         return f"nothing: they need more players. Credits are from {values} but for the noise of evaluation, which is not known"
