@@ -1,7 +1,7 @@
 """Rounds in MLflow, through `MlflowClient` alone so that mlflow-skinny is enough; or a tracker that keeps nothing.
 
 One run per round, found again by its tag `apportion.round`; one nested run per attribution method; coalition values as stepped metrics.
-Everything may be logged again after a crash: what is there already is neither doubled nor refused.
+Everything may be logged again, after a crash or when a round becomes the head again: what is there is neither doubled nor refused.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ class Tracker:
         """Refuses, within seconds, a place that cannot be reached or written; makes the experiment where it is absent."""
 
     def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str | None:
-        """The id of the round's run, now RUNNING: the pipeline's (MLFLOW_RUN_ID), one that did not finish, or a new one.
+        """The id of the round's run, now RUNNING: the pipeline's (MLFLOW_RUN_ID), else the one it has, else a new one.
 
         Without a job the run keeps the one it has.
         """
@@ -126,7 +126,7 @@ class MlflowTracker(Tracker):
     def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str:
         tags = {**tags, ROUND: round_id, **({JOB: job} if job else {})}
         with self._explained(f"start the run of round {round_id}"):
-            found = self._pipeline_run() or next(self._unfinished(round_id), None)
+            found = self._pipeline_run() or next(self._unfinished(round_id), None) or next(self._of_round(round_id), None)
             if found is None:
                 return self._create(self._experiment.experiment_id, f"round {round_id[:8]}", tags)
             self._tag(found.info.run_id, tags)
@@ -264,9 +264,12 @@ class MlflowTracker(Tracker):
         return run
 
     def _unfinished(self, round_id: str) -> Iterator[Any]:
-        """The round's own runs that did not finish, the youngest first."""
+        return (run for run in self._of_round(round_id) if run.info.status != "FINISHED")
+
+    def _of_round(self, round_id: str) -> Iterator[Any]:
+        """The round's own runs, the youngest first."""
         runs = self._search(self._experiment.experiment_id, f"tags.`{ROUND}` = '{round_id}'")
-        return (run for run in runs if run.info.status != "FINISHED" and _PARENT not in run.data.tags)
+        return (run for run in runs if _PARENT not in run.data.tags)
 
     def _search(self, experiment: str, condition: str) -> Iterator[Any]:
         """Runs, the youngest first."""

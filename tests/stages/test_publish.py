@@ -234,6 +234,28 @@ def test_an_older_round_can_be_published_again(round, tmp_path):
     assert not plan.run(told(tmp_path / "work", *SMALL)).work
 
 
+def test_a_round_that_becomes_the_head_again_keeps_its_tracking_run_as_it_was(tmp_path):
+    """It is still compared with the round before it, as its report says, not with the one that it takes the head from."""
+    tracked = f"tracking.uri=sqlite:///{tmp_path}/work/mlflow.db"
+    rounds = [made(tmp_path / "work", tracked, f"valuation.seed={seed}", v=lambda *of, s=seed: value(*of) ** (1 + s)) for seed in (0, 1, 2)]
+    for round in rounds:
+        publish.run(round.uri)
+    client = MlflowClient(tracking_uri=rounds[0].config.tracking.uri)
+    commits = [Commit.parse(round.store.get(f"rounds/{round.id}/round.json"), "round.json") for round in rounds]
+    before = client.get_run(commits[1].tracking_run).data
+    assert "rank_correlation/fid" in before.metrics
+    again = plan.run(told(tmp_path / "work", *SMALL, tracked, "valuation.seed=1"))
+    assert (again.work, again.round_uri) == (True, rounds[1].uri)
+    publish.run(rounds[1].uri)
+    experiment = client.get_experiment_by_name("apportion").experiment_id
+    parents = [run for run in client.search_runs([experiment]) if "mlflow.parentRunId" not in run.data.tags]
+    assert sorted(run.info.run_id for run in parents) == sorted(commit.tracking_run for commit in commits)
+    assert {run.info.status for run in parents} == {"FINISHED"}
+    after = client.get_run(commits[1].tracking_run).data
+    assert (after.metrics, after.params) == (before.metrics, before.params)
+    assert after.tags["apportion.previous"] == before.tags["apportion.previous"] == rounds[0].id
+
+
 @pytest.mark.parametrize("damage", ["cut", "schema", "of another round", "gone", "head"])
 def test_a_previous_round_that_cannot_be_read_stops_the_next_at_plan(round, tmp_path, damage):
     """Not at `publish`, after hours of compute; and the message says how to go on."""

@@ -3,7 +3,7 @@
 import re
 
 from apportion.errors import Conflict, Damaged, NotFound
-from apportion.records import Credits
+from apportion.records import Commit, Credits
 from apportion.stages.round import round_key
 from apportion.store import Pointer, Store
 
@@ -33,22 +33,29 @@ def head(store: Store, project: str) -> str | None:
 
 
 def previous(store: Store, project: str, last: Pointer | None, round_id: str) -> Credits | None:
-    """The credits of the round that the head pointed to, as read, before this one: all that a new round needs of it.
+    """The credits of the round that this one is compared with: all that a new round needs of it.
 
-    Raises Damaged, saying what to do, where they cannot be read.
+    It is the one that the head pointed to, as read, before this round; of a round that was published before, the one from then, so that
+    a round that becomes the head again stays as it is. Raises Damaged, saying what to do, where they cannot be read.
     """
+    key = round_key(round_id, "round.json")
+    if store.exists(key):
+        before = Commit.parse(store.get(key), store.where(key)).previous
+        return None if before is None else _credits(store, before, f"round {round_id} was compared with that one: put its credits back")
     if last is None or named(last) == round_id:
         return None
-    key = round_key(named(last), "credits.json")
+    mend = f"put its credits back, or move {store.where(head_key(project))} away to publish without a previous round"
+    return _credits(store, named(last), f"the next round of project {project!r} is compared with that one: {mend}")
+
+
+def _credits(store: Store, round_id: str, mend: str) -> Credits:
+    key = round_key(round_id, "credits.json")
     try:
         found = Credits.parse(store.get(key), store.where(key))
-        if found.round != named(last):
+        if found.round != round_id:
             raise Damaged(f"found the credits of round {found.round} in {store.where(key)}; they are left as they are")
     except (Damaged, NotFound) as error:
-        raise Damaged(
-            f"{error}. The next round of project {project!r} is compared with that one: put its credits back, "
-            f"or move {store.where(head_key(project))} away to publish without a previous round"
-        ) from error
+        raise Damaged(f"{error}; {mend}") from error
     return found
 
 
