@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -12,9 +13,10 @@ import pytest
 
 from apportion.config import digest
 from apportion.errors import DataError
+from apportion.evaluation.verdict import verdict
 from apportion.records import Credits, Evidence
 from apportion.report.numbers import interval, percent, precision, signed
-from apportion.report.page import Grid, render
+from apportion.report.page import Grid, figures, render
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
 DRAWN = {"line", "circle", "rect", "path", "use", "image"}
@@ -75,6 +77,24 @@ def html():
 @pytest.fixture(scope="module")
 def reading(html):
     return Reading(html)
+
+
+def test_figures_are_files_that_need_nothing_else():
+    """As a viewer of artifacts shows them: an image on its own, which must be XML and bring its colours."""
+    names = [*HOSTILE, "bell\a \x0b \ufffe \ud800"]
+    found = figures(pages.page(names, thumbnails={}))
+    assert set(found) == set(pages.MEANINGS)
+    for name, text in found.items():
+        tree = ET.fromstring(text.encode())
+        assert tree.tag == "{http://www.w3.org/2000/svg}svg"
+        assert tree.get("width").isdigit()
+        assert len([e for e in tree.iter() if e.get("class") == "dot"]) == len(names)
+        assert not {attribute for e in tree.iter() for attribute in e.attrib} & LOADING
+        assert "url(" not in text
+        (style,) = (e.text for e in tree.iter() if e.tag.endswith("style"))
+        assert set(re.findall(r"var\((--\w+)\)", style)) <= set(re.findall(r"(--\w+):", style))
+        (status,) = (verdict(judgement) for judgement in pages.evidence(names).judgements if judgement.property == name)
+        assert f"verdict: {status}." in "".join(tree.itertext())
 
 
 def test_the_same_round_is_the_same_page(html):

@@ -402,6 +402,11 @@ def test_what_the_tracking_server_is_told(tmp_path, monkeypatch):
     assert len(recorder.told["evaluations.json"]["key"]) == everything
     for name in ("report.html", "credits.csv", "statement.csv", "evidence.json", "plan.json", "config.json"):
         assert recorder.told[name] == round.store.get(f"rounds/{round.id}/{name}")
+    for name in WORTH:
+        assert (
+            f"{name.upper() if name == 'fid' else 'Inception score'}, credits of 4 contributors"
+            in recorder.told[f"figures/{name}.svg"].decode()
+        )
     assert Commit.parse(round.store.get(f"rounds/{round.id}/round.json"), "round.json").tracking_run == "run"
 
 

@@ -17,6 +17,8 @@ LEFT, RIGHT = 34.0, 98.0  # per cent of the width between which values lie; name
 NAME_WIDTH = 18  # characters of a name that fit beside the plot on a phone
 TOP, BOTTOM = 40, 26  # room for the axes above and below the rows
 MANY = 40  # from here on rows are closer
+WIDE, MARGIN, LINE = 760, 16, 18  # of a chart that is a file of its own
+FONT = 'ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", Arial, sans-serif'
 REACH = 4  # an interval that reaches out this many times as far as is usual runs out of the picture with an arrow
 
 
@@ -97,8 +99,7 @@ def dots(rows: Sequence[Dot], *, label: str, less: str, more: str, equal: float 
 
     label: what it shows, for those who cannot see it; less, more: what lies left and right of zero; equal: marked by a dashed line."""
     scale = axis(rows, *([] if equal is None else [equal]))
-    pitch = 18 if len(rows) > MANY else 24
-    height = TOP + pitch * len(rows) + BOTTOM
+    pitch, height = _pitch(len(rows)), tall(len(rows))
     spec = precision([row.value for row in rows])
     parts = [*_frame(scale, height, less, more, equal)]
     for i, row in enumerate(rows):
@@ -106,6 +107,35 @@ def dots(rows: Sequence[Dot], *, label: str, less: str, more: str, equal: float 
     return Markup('<svg class="dots" role="img" aria-label="{}" width="100%" height="{}">{}</svg>').format(
         label, height, Markup("").join(parts)
     )
+
+
+def tall(rows: int) -> int:
+    """The height of a chart."""
+    return TOP + _pitch(rows) * rows + BOTTOM
+
+
+def _pitch(rows: int) -> int:
+    return 18 if rows > MANY else 24
+
+
+def alone(chart: Markup, rows: int, heading: str, above: str, below: Sequence[str], style: str) -> str:
+    """A chart of so many rows as an SVG file, with a line above it and some below, that needs no page around it."""
+    top = MARGIN + 2 * LINE + MARGIN
+    end = top + tall(rows) + MARGIN
+    height = end + LINE * len(below)
+    lines = [(MARGIN + LINE, "heading", heading), (MARGIN + 2 * LINE, "note", above)]
+    lines += [(end + LINE * i + 4, "note", text) for i, text in enumerate(below)]
+    texts = Markup("").join(
+        Markup('<text class="{}" x="{}" y="{}">{}</text>').format(kind, MARGIN, y, clean(text)) for y, kind, text in lines
+    )
+    own = (
+        f"text {{ font: 12px {FONT}; fill: var(--ink); }} .heading {{ font-size: 16px; font-weight: 600; }} "
+        ".note { fill: var(--soft); } .ground { fill: var(--paper); }"
+    )
+    return Markup(
+        '<svg xmlns="http://www.w3.org/2000/svg" width="{0}" height="{1}" viewBox="0 0 {0} {1}"><title>{2}</title><style>{3}</style>'
+        '<rect class="ground" width="100%" height="100%"/>{4}<svg x="{5}" y="{6}" width="{7}" height="{8}">{9}</svg></svg>\n'
+    ).format(WIDE, height, clean(heading), Markup(own + "\n" + style), texts, MARGIN, top, WIDE - 2 * MARGIN, tall(rows), chart)  # noqa: S704  our own
 
 
 def _frame(scale: Axis, height: int, less: str, more: str, equal: float | None) -> Iterator[Markup]:
@@ -134,7 +164,7 @@ def _tick_format(ticks: Sequence[float]) -> str:
 def _row(row: Dot, scale: Axis, top: int, pitch: int, spec: str) -> Markup:
     y = top + pitch / 2
     low, high = row.bounds
-    said = f"{row.name}: {number(row.value, spec)}, {_said(row, spec)}"
+    said = f"{clean(row.name)}: {number(row.value, spec)}, {_said(row, spec)}"
     parts = [
         Markup('<rect class="band" x="0" y="{}" width="100%" height="{}"/>').format(top, pitch),
         Markup('<line class="guide" x1="{}%" x2="{}%" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, RIGHT, y, y),
@@ -176,11 +206,15 @@ def _absent(scale: Axis, value: float, y: float) -> Markup:
 
 
 def shorten(name: str, width: int = NAME_WIDTH) -> str:
-    """A name without control characters, cut where it would leave its column; wide characters count twice."""
-    clean = "".join("�" if category(mark) in ("Cc", "Cs") else mark for mark in name)
-    used = 0
-    for i, mark in enumerate(clean):
+    """A clean name, cut where it would leave its column; wide characters count twice."""
+    whole, used = clean(name), 0
+    for i, mark in enumerate(whole):
         used += 2 if east_asian_width(mark) in "WF" else 1
         if used > width:
-            return clean[: i - 1].rstrip() + "…"
-    return clean
+            return whole[: i - 1].rstrip() + "…"
+    return whole
+
+
+def clean(text: str) -> str:
+    """Without control characters and the like, of which some may not stand in XML."""
+    return "".join("�" if category(mark) in ("Cc", "Cs") or mark in "\ufffe\uffff" else mark for mark in text)

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from apportion.errors import DataError
 from apportion.records import Credits, Evidence, Judgement, Manifest
 from apportion.report.attribution import Attribution
+from apportion.report.charts import alone
 from apportion.report.images import Images, Sprite, grid, sprite
 from apportion.report.numbers import duration, number, portion
 from apportion.report.sections import Meaning, Section, section
@@ -81,7 +82,7 @@ def render(page: Page) -> str:
     judgements = () if page.evidence is None else page.evidence.judgements
     sheet, places = _thumbnails(page)
     seen, judged = _judged(judgements)
-    style, script = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))  # noqa: S704  our own files
+    style, script = _own("colours.css", "chart.css", "page.css"), _own("page.js")
     html: str = _template().render(
         page=page,
         sections=sections,
@@ -103,6 +104,27 @@ def render(page: Page) -> str:
         policy=_policy(style, script),
     )
     return html
+
+
+def figures(page: Page) -> dict[str, str]:
+    """The chart of every property as an SVG file of its own, by property."""
+    _check(page)
+    style, level = _own("colours.css", "chart.css"), portion(page.credits.level)
+    return {
+        s.name: alone(
+            s.chart,
+            len(s.table.rows),
+            f"{s.title}, credits of {len(s.table.rows)} contributors",
+            f"{level} intervals; verdict: {s.verdict.status}. Round {page.credits.round[:12]} of {page.project}",
+            (s.note, "Dashed line: an equal share."),
+            style,
+        )
+        for s in _sections(page)
+    }
+
+
+def _own(*names: str) -> Markup:
+    return Markup("".join((HERE / name).read_text(encoding="utf-8") for name in names))  # noqa: S704  our own files
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 
 import numpy as np
@@ -33,15 +34,8 @@ PURPOSES: dict[Purpose, str] = {
 
 def page(round: Round, before: Credits | None) -> Page:
     """The page of a round whose credits and evidence are committed."""
-    return Page(
-        project=round.config.project,
-        manifest=round.manifest,
-        credits=round.credits,
-        meanings={name: PROPERTIES[name] for name in sorted(round.config.properties)},
-        attribution=ATTRIBUTIONS[round.config.data.source],
-        evidence=round.evidence,
-        previous=before,
-        threshold=round.config.evaluation.threshold,
+    return replace(
+        outline(round, before),
         thumbnails={
             c.name: _thumbnails(training_images(round.store, [c.data], round.config.data.resolution)) for c in round.manifest.contributors
         },
@@ -51,6 +45,20 @@ def page(round: Round, before: Credits | None) -> Page:
         facts=_facts(round),
         config=round.config.model_dump(mode="json", exclude={"store", "tracking"}),
         warnings=duplicates(read_contributions(round.store, round.manifest)),
+    )
+
+
+def outline(round: Round, before: Credits | None) -> Page:
+    """Of the page only what needs no image: enough for its charts."""
+    return Page(
+        project=round.config.project,
+        manifest=round.manifest,
+        credits=round.credits,
+        meanings={name: PROPERTIES[name] for name in sorted(round.config.properties)},
+        attribution=ATTRIBUTIONS[round.config.data.source],
+        evidence=round.evidence,
+        previous=before,
+        threshold=round.config.evaluation.threshold,
     )
 
 

@@ -13,10 +13,10 @@ from apportion import __version__
 from apportion.evaluation.lds import spearman
 from apportion.evaluation.verdict import verdict, weakest_score
 from apportion.records import Commit, Credits, Evaluation, Score, Wanted
-from apportion.report.page import render
+from apportion.report.page import figures, render
 from apportion.stages import heads
 from apportion.stages.attribute import cell, numbers, published
-from apportion.stages.pages import page
+from apportion.stages.pages import outline, page
 from apportion.stages.round import Round, round_key
 from apportion.tracking import Tracker, open_tracker
 
@@ -106,6 +106,8 @@ def track(round: Round, before: Credits | None, tracker: Tracker) -> str | None:
     tracker.table(run, "evaluations.json", _evaluations(round))
     for name in ("report.html", "credits.csv", "statement.csv", "evidence.json", "plan.json", "config.json"):
         tracker.artifact(run, name, round.store.get(round_key(round.id, name)))
+    for name, svg in figures(outline(round, before)).items():
+        tracker.artifact(run, f"figures/{name}.svg", svg.encode())
     for method in dict.fromkeys(c.method for c in round.credits.credits):
         tracker.child(run, method, {"apportion.estimator": method}, {"method": method}, _phi(round.credits, method))
     return run
