@@ -296,12 +296,12 @@ def test_probe_sweeps_old_temporaries_only(tmp_path: Path) -> None:
 
 
 def _at_lines(lines: range, act: Callable[[], object], work: Callable[[], object]) -> bool:
-    """Run `work` and `act` just before these of its executed lines of store.py; False if it ended before the first."""
+    """Run `work` and `act` just before these of its executed lines of apportion.store; False if it ended before the first."""
     count = -1
 
     def trace(frame: Any, event: str, arg: object) -> Any:
         nonlocal count
-        if not frame.f_code.co_filename.endswith("apportion/store.py"):
+        if "/apportion/store/" not in frame.f_code.co_filename:
             return None
         if event == "line":
             count += 1
@@ -489,7 +489,7 @@ def test_unreachable_endpoint(s3_bucket: str) -> None:
 
 
 def test_too_big_for_one_object(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("apportion.store._PUT_LIMIT", 10)
+    monkeypatch.setattr("apportion.store.s3._PUT_LIMIT", 10)
     with pytest.raises(StoreError, match="found 11 bytes, one object holds at most 10"):
         open_store(f"s3://{s3_bucket}").put_if_absent("k", b"x" * 11)
 
