@@ -1,8 +1,4 @@
-"""Rounds in MLflow, through `MlflowClient` alone so that mlflow-skinny is enough; or a tracker that keeps nothing.
-
-One run per round, found again by its tag `apportion.round`; one nested run per attribution method; coalition values as stepped metrics.
-Everything may be logged again, after a crash or when a round becomes the head again: what is there is neither doubled nor refused.
-"""
+"""The tracker that speaks to MLflow: what MLflow refuses becomes one clear error."""
 
 import hashlib
 import json
@@ -14,16 +10,18 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from apportion import __version__
-from apportion.config import Tracking, masked
+from apportion.config import masked
 from apportion.errors import TrackingError
+from apportion.tracking.database import prepare
+from apportion.tracking.tracker import Tracker
 
 ROUND, JOB, NOT_FINITE = "apportion.round", "apportion.job", "apportion.not_finite"
 _PARENT, _TABLES = "mlflow.parentRunId", "mlflow.loggedArtifacts"
@@ -40,59 +38,6 @@ _BENEATH = (  # what the libraries beneath MLflow raise through it
     ("google.api_core.exceptions", "GoogleAPIError"),
     ("azure.core.exceptions", "AzureError"),
 )
-
-
-class Tracker:
-    """What the stages tell of a round. This class keeps nothing; every method raises TrackingError where a server refuses."""
-
-    def check(self) -> None:
-        """Refuses, within seconds, a place that cannot be reached or written; makes the experiment where it is absent."""
-
-    def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str | None:
-        """The id of the round's run, now RUNNING: the pipeline's (MLFLOW_RUN_ID), else the one it has, else a new one.
-
-        Without a job the run keeps the one it has.
-        """
-
-    def params(self, run: str | None, values: Mapping[str, Any]) -> None:
-        """Logs parameters; again with the same values is fine, a changed value is refused."""
-
-    def metrics(self, run: str | None, values: Mapping[str, float], step: int = 0) -> None:
-        """Logs metrics under `key(name)`. Those that are not finite are left out and named in the tag `apportion.not_finite`."""
-
-    def stepped(self, run: str | None, name: str, values: Sequence[float]) -> None:
-        """Logs a series as one metric, steps 0, 1, …; only for values that never change, as those of a ledger."""
-
-    def table(self, run: str | None, artifact_path: str, columns: Mapping[str, Sequence[Any]]) -> None:
-        """Stores columns of equal length as a JSON artifact that MLflow shows as a table; not finite numbers become null."""
-
-    def artifact(self, run: str | None, artifact_path: str, data: bytes) -> None:
-        """Stores `data` under a path inside the run's artifacts, replacing what was there."""
-
-    def child(
-        self, run: str | None, name: str, tags: Mapping[str, str], params: Mapping[str, Any], metrics: Mapping[str, float]
-    ) -> str | None:
-        """The id of a finished run nested in `run`, one for each name."""
-
-    def finish(self, run: str | None, status: str = "FINISHED") -> None:
-        """Ends a run as FINISHED, FAILED or KILLED."""
-
-    def finish_round(self, round_id: str) -> list[str]:  # noqa: ARG002
-        """Ends as FINISHED what a published round left unfinished, as a kill just after publication does; the ids of those runs."""
-        return []
-
-    def close_job(self, job: str, status: str) -> list[str]:  # noqa: ARG002
-        """Ends, or fails to within seconds, what a pipeline job left RUNNING, and nothing else; the ids of those runs."""
-        return []
-
-
-class NullTracker(Tracker):
-    """Tracking is switched off."""
-
-
-def open_tracker(tracking: Tracking) -> Tracker:
-    """Connects to nothing yet: `check` does, or the first call."""
-    return NullTracker() if tracking.uri is None else MlflowTracker(tracking.uri, tracking.artifacts, tracking.experiment)
 
 
 def key(name: str) -> str:
@@ -217,7 +162,7 @@ class MlflowTracker(Tracker):
         from mlflow import MlflowClient
 
         if self._uri.startswith("sqlite:"):
-            _prepare_sqlite(self._uri)
+            prepare(self._uri)
         # With its driver named the address is the same, but MLflow makes no folder of its text, escapes and all.
         return MlflowClient(tracking_uri=re.sub("^sqlite:", "sqlite+pysqlite:", self._uri))
 
@@ -309,49 +254,6 @@ class MlflowTracker(Tracker):
         except _refusals() as error:
             reason = " ".join(masked(str(error)).partition("\n")[0].split())[:600] or type(error).__name__
             raise TrackingError(f"MLflow at {masked(self._uri)} cannot {what}: {reason}; {mend}") from error
-
-
-def _prepare_sqlite(uri: str) -> None:
-    """Refuses at once a file that MLflow would try to open for minutes, or fill although it belongs to something else."""
-    try:
-        from sqlalchemy.engine import make_url
-    except ImportError as error:
-        raise TrackingError(f"{uri} needs all of MLflow (pip install 'apportion[tracking]'), or a server in tracking.uri") from error
-    name = make_url(uri).database
-    if not name or name == ":memory:":
-        raise TrackingError(f"found a database in memory ({uri}), which ends with its process; name a file, sqlite:///… (tracking.uri)")
-    if name.startswith("file:"):  # SQLite's own form of address, for those who know what they ask for
-        return
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        _make_sqlite(path)
-    with closing(sqlite3.connect(path, timeout=5)) as connection:
-        tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    if tables and "experiments" not in tables:
-        raise TrackingError(f"found another program's database in {path}, expected none or one of MLflow (tracking.uri)")
-
-
-def _make_sqlite(path: Path) -> None:
-    """Makes an empty MLflow database in one go: its some 70 migrations would wait 4 s for the disk, and MLflow cannot resume them."""
-    import mlflow.db
-    from sqlalchemy import event
-    from sqlalchemy.engine import Engine
-
-    def careless(connection: Any, _: Any) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
-
-    event.listen(Engine, "connect", careless)
-    try:
-        with TemporaryDirectory(dir=path.parent, prefix=".mlflow-", ignore_cleanup_errors=True) as scratch:
-            migrate: Any = mlflow.db.upgrade.callback
-            migrate(f"sqlite+pysqlite:///{quote(str(Path(scratch, 'new.db')))}")
-            with Path(scratch, "new.db").open("rb") as file:
-                os.fsync(file.fileno())
-            with suppress(OSError):  # another process was faster, or the disk knows no links: MLflow takes or makes what is there
-                path.hardlink_to(Path(scratch, "new.db"))
-    finally:
-        event.remove(Engine, "connect", careless)
 
 
 @contextmanager
