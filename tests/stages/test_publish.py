@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import shutil
 from html import unescape
 
@@ -13,7 +14,7 @@ from mlflow import MlflowClient
 from scipy.stats import spearmanr
 from tiny import ODD, concluded, fill, from_folder, give, kept, planned, root, told
 
-from apportion import __version__, cli
+from apportion import __version__, cli, stages
 from apportion.errors import Conflict, Damaged, NotFound
 from apportion.records import Commit
 from apportion.stages import attribute, evaluate, plan, publish
@@ -150,6 +151,38 @@ def test_a_published_round_is_planned_with_nothing_to_do(round, tmp_path):
     planned = plan.run(told(tmp_path / "work", *SMALL))
     assert (planned.work, planned.pending, planned.round_uri) == (False, 0, round.uri)
     assert "last committed round" in planned.reason
+
+
+COMMITTED = ["credits.json", "credits.csv", "followup.json", "evidence.json", "statement.csv", "report.html"]
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_committed_round_that_is_not_whole_is_told_and_can_be_made_whole(round, tmp_path, name):
+    """There is nothing to do only where everything is there; the command in the message puts back what is gone, to the last bit."""
+    path = folder(round) / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with kept(path), pytest.raises(Damaged, match=rf"{name}: sha256"):
+        plan.run(told(tmp_path / "work", *SMALL))
+    path.unlink()
+    with pytest.raises(Damaged, match=rf"found no {name} in the committed round .* makes it again") as caught:
+        plan.run(told(tmp_path / "work", *SMALL))
+    stage = re.search(r"`apportion (\w+) (\S+)`", str(caught.value))
+    stages.run(*stage.groups())
+    assert path.read_bytes() == whole
+    assert not plan.run(told(tmp_path / "work", *SMALL)).work
+
+
+def test_a_committed_round_whose_evaluations_are_damaged_is_told(round, tmp_path):
+    item = round.plan.wanted[5]
+    path = root(round.uri) / "games" / item.game / "ledger" / f"{item.key}.json"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    with kept(path), pytest.raises(Damaged, match=rf"{item.key}\.json: sha256"):
+        plan.run(told(tmp_path / "work", *SMALL))
+    path.unlink()
+    with pytest.raises(NotFound, match="run finetune, sample and score for this round again"):
+        plan.run(told(tmp_path / "work", *SMALL))
 
 
 def test_publishing_again_changes_nothing(round):

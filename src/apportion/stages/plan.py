@@ -22,8 +22,8 @@ from apportion.properties import check as check_properties
 from apportion.properties.network import load as load_network
 from apportion.properties.network import network_hash, read_network
 from apportion.records import Game, Manifest, Plan, Property, Purpose, Recipe, Wanted, members_text
-from apportion.stages import collection, heads
-from apportion.stages.round import network_key, reference_key, round_key, stored_network, weights_key
+from apportion.stages import collection, heads, intact
+from apportion.stages.round import Round, network_key, round_key, stored_network
 from apportion.store import Store, open_store
 from apportion.tracking import open_tracker
 from apportion.valuation import coalitions, intervals, shapley
@@ -76,6 +76,7 @@ def run(config: Config, job: str | None = None) -> Planned:
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
     last = heads.read(store, config.project)
     if last is not None and heads.named(last) == plan.round and store.exists(round_key(plan.round, "round.json")):
+        intact.read_committed(uri)
         tracker.finish_round(plan.round)  # a publication killed at its very end has left it running
         return Planned(uri, work=False, pending=0, reason="manifest, configuration and code are those of the last committed round")
     heads.previous(store, config.project, last, plan.round)  # what `publish` reads at the end is read before anything is computed
@@ -94,11 +95,9 @@ def _commit(store: Store, config: Config, plan: Plan, games: list[Game], tracker
     pending, unique = ledger.pending(plan.wanted), {item.key: item for item in plan.wanted}
     for key in unique.keys() - {item.key for item in pending}:
         ledger.read(unique[key])  # what is damaged stops the round here, not after hours of compute
-    for name in (weights_key(plan.base), weights_key(plan.pruned or plan.base), reference_key(plan.reference)):
-        if store.exists(name):
-            store.get(name)
-    tracker.start(plan.round, job, {"apportion.project": config.project, "apportion.manifest": plan.manifest, "apportion.code": plan.code})
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
+    intact.read_materials(Round.open(uri), pending)
+    tracker.start(plan.round, job, {"apportion.project": config.project, "apportion.manifest": plan.manifest, "apportion.code": plan.code})
     reason = f"{len(pending)} of {len(unique)} evaluations are not in the ledger{forecast(ledger, pending, config.compute.shards)}"
     return Planned(uri, work=True, pending=len(pending), reason=reason)
 
