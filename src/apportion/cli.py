@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 from apportion import __version__, logs, stages
@@ -73,7 +73,9 @@ def list_rounds(told: argparse.Namespace) -> None:
     from apportion.store import open_store
 
     store = open_store(told.store)
-    table = Table(Column("round", no_wrap=True), "project", "previous", "code", "compute (s)")  # an address is to be copied whole
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    for column in ("round", "project", "previous", "code", "compute (s)"):
+        table.add_column(column, no_wrap=column in ("round", "code"))  # what is to be copied whole
     for key in store.list("rounds/"):
         if key.endswith("/round.json"):
             commit = Commit.parse(store.get(key), store.where(key))

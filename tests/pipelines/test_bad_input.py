@@ -407,7 +407,7 @@ def test_what_a_task_refuses_is_said_once(tmp_path):
     code, out, err = ran("-m", "pipelines", "run", CONFIG, "--workdir", tmp_path / "work", *told)
     assert code == 1
     assert [line for line in out.splitlines() if line in ("plan", "train", "prune", "close")] == ["plan", "train", "close"]
-    assert (out + err).count("train.lr") == 1
+    assert (out + err).count("training diverged at train.lr") == 1
     assert "the pipeline stopped in train, see above" in err
 
 

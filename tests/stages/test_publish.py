@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from scipy.stats import spearmanr
 from tiny import ODD, concluded, fill, from_folder, give, kept, planned, root, told
 
-from apportion import __version__, cli, stages
+from apportion import cli, stages, version
 from apportion.errors import Conflict, Damaged, NotFound
 from apportion.records import Commit
 from apportion.stages import attribute, evaluate, plan, publish
@@ -141,7 +141,7 @@ def test_the_record_of_a_first_round(round):
     count = len({item.key for item in round.wanted})
     everything = len(round.wanted)
     assert (commit.round, commit.previous, commit.project, commit.tracking_run) == (round.id, None, "tiny", None)
-    assert commit.code == __version__
+    assert commit.code == version.code()
     assert count <= everything
     assert commit.seconds == {"finetune": 2.0 * everything, "sample": 1.0 * everything, "score": 0.5 * everything}
     assert head(round.store, "tiny") == round.id
@@ -183,6 +183,21 @@ def test_a_committed_round_whose_evaluations_are_damaged_is_told(round, tmp_path
     path.unlink()
     with pytest.raises(NotFound, match="run finetune, sample and score for this round again"):
         plan.run(told(tmp_path / "work", *SMALL))
+
+
+def test_other_code_alone_makes_no_new_round_and_is_told(round, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "code", lambda: "0.1.0+fedcba98")
+    found = plan.run(told(tmp_path / "work", *SMALL))
+    assert (found.work, found.round_uri) == (False, round.uri)
+    assert f"which code {version.code()} made; `apportion verify {round.uri}` says whether 0.1.0+fedcba98 gives the same" in found.reason
+    assert "configuration and code" not in found.reason
+
+
+def test_another_way_from_values_to_credits_is_another_round_of_the_same_evaluations(round, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "CREDITS", 2)
+    found = plan.run(told(tmp_path / "work", *SMALL))
+    assert (found.work, found.pending) == (True, 0)
+    assert found.round_uri != round.uri
 
 
 def test_publishing_again_changes_nothing(round):
@@ -299,7 +314,10 @@ def test_a_previous_round_that_cannot_be_read_stops_the_next_at_plan(round, tmp_
     elif damage == "cut":
         path.write_text(text[:-9])
     else:
-        reseal(path, {"schema": text.replace("level", "niveau"), "head": "nonsense"}.get(damage, text.replace(round.id, "f" * 32)).encode())
+        reseal(
+            path,
+            {"schema": text.replace("level", "niveau"), "head": "nonsense"}.get(damage, text.replace(round.id, "f" * 32)).encode(),
+        )
     says = "nonsense.* expected the id of a round" if damage == "head" else r"credits\.json.*put its credits back, or move .*tiny away"
     with pytest.raises(Damaged, match=says):
         plan.run(told(tmp_path / "work", *SMALL, "valuation.seed=3"))
@@ -462,7 +480,7 @@ def test_rounds_lists_what_is_committed(round, tmp_path, command):
     assert code == 0
     rows = [line.replace("│", " ").split() for line in out.splitlines() if "tiny" in line]
     seconds = [f"{3.5 * len(each.wanted):.0f}" for each in (round, other)]
-    expected = [[round.id, "tiny", __version__, seconds[0]], [other.id, "tiny", round.id[:8], __version__, seconds[1]]]
+    expected = [[round.id, "tiny", version.code(), seconds[0]], [other.id, "tiny", round.id[:8], version.code(), seconds[1]]]
     assert sorted(rows) == sorted(expected)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from apportion.errors import Damaged, NotFound
-from apportion.records import Wanted
+from apportion.records import Commit, Wanted
 from apportion.stages.collection import images_key
 from apportion.stages.round import Round, reference_key, round_key, weights_key
 
@@ -33,7 +33,7 @@ def read_materials(round: Round, pending: Iterable[Wanted]) -> None:
             round.store.get(key)
 
 
-def read_committed(uri: str) -> None:
+def read_committed(uri: str) -> Commit:
     """Reads everything that a committed round consists of. Raises Damaged or NotFound, saying what to run, where it is not whole."""
     round = Round.open(uri)
     for name, stage in MADE_BY.items():
@@ -45,3 +45,5 @@ def read_committed(uri: str) -> None:
             ) from missing
     for _ in round.ledger.read_all(round.wanted):
         pass
+    key = round_key(round.id, "round.json")
+    return Commit.parse(round.store.get(key), round.store.where(key))

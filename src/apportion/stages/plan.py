@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from apportion import __version__, datasets
+from apportion import datasets
 from apportion.config import Config, Valuation, digest, parse
 from apportion.errors import ConfigError, ValuationError
 from apportion.evaluation.counterfactual import without_random, without_top
@@ -21,12 +21,13 @@ from apportion.properties import PROPERTIES
 from apportion.properties import check as check_properties
 from apportion.properties.network import load as load_network
 from apportion.properties.network import network_hash, read_network
-from apportion.records import Game, Manifest, Plan, Property, Purpose, Recipe, Wanted, members_text
+from apportion.records import CREDITS, Game, Manifest, Plan, Property, Purpose, Recipe, Wanted, members_text
 from apportion.stages import collection, heads, intact
 from apportion.stages.round import Round, network_key, round_key, stored_network
 from apportion.store import Store, open_store
 from apportion.tracking import open_tracker
 from apportion.valuation import coalitions, intervals, shapley
+from apportion.version import code
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,9 @@ def run(config: Config, job: str | None = None) -> Planned:
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
     last = heads.read(store, config.project)
     if last is not None and heads.named(last) == plan.round and store.exists(round_key(plan.round, "round.json")):
-        intact.read_committed(uri)
+        made_by = intact.read_committed(uri).code
         tracker.finish_round(plan.round)  # a publication killed at its very end has left it running
-        return Planned(uri, work=False, pending=0, reason="manifest, configuration and code are those of the last committed round")
+        return Planned(uri, work=False, pending=0, reason=_unchanged(uri, made_by))
     heads.previous(store, config.project, last, plan.round)  # what `publish` reads at the end is read before anything is computed
     collection.write(store, contributions)
     if network is not None:
@@ -100,6 +101,16 @@ def _commit(store: Store, config: Config, plan: Plan, games: list[Game], tracker
     tracker.start(plan.round, job, {"apportion.project": config.project, "apportion.manifest": plan.manifest, "apportion.code": plan.code})
     reason = f"{len(pending)} of {len(unique)} evaluations are not in the ledger{forecast(ledger, pending, config.compute.shards)}"
     return Planned(uri, work=True, pending=len(pending), reason=reason)
+
+
+def _unchanged(uri: str, made_by: str) -> str:
+    """Why there is nothing to do. Other code alone makes no new round: what is committed stays, and can be compared with what it gives."""
+    if made_by == code():
+        return "manifest, configuration and code are those of the last committed round"
+    return (
+        f"manifest and configuration are those of the last committed round, which code {made_by} made; "
+        f"`apportion verify {uri}` says whether {code()} gives the same"
+    )
 
 
 def _remember(store: Store, plan: Plan, config: Config) -> None:
@@ -139,10 +150,10 @@ def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Pl
     wanted = tuple(want(config, manifest, credit, truth))
     told = config.model_dump(mode="json", exclude={"store", "tracking", "compute", "network"})  # the games name the network by its hash
     asked = [item.model_dump() for item in wanted]
-    round_id = digest({"told": told, "manifest": manifest.id, "wanted": asked, "code": __version__})
+    round_id = digest({"told": told, "manifest": manifest.id, "wanted": asked, "credits": CREDITS})
     plan = Plan(
         round=round_id, manifest=manifest.id, base=base, pruned=pruned, reference=reference,
-        credit_game=credit.id, truth_game=truth.id, wanted=wanted, code=__version__,
+        credit_game=credit.id, truth_game=truth.id, wanted=wanted, code=code(),
     )  # fmt: skip
     return plan, [credit, truth]
 

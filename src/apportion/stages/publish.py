@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from apportion import __version__
 from apportion.evaluation.lds import spearman
 from apportion.evaluation.verdict import verdict, weakest_score
 from apportion.records import Commit, Credits, Evaluation, Score, Wanted
@@ -19,6 +18,7 @@ from apportion.stages.attribute import cell, numbers, published
 from apportion.stages.pages import outline, page
 from apportion.stages.round import Round, round_key
 from apportion.tracking import Tracker, open_tracker
+from apportion.version import code
 
 
 def run(round_uri: str) -> str:
@@ -37,7 +37,7 @@ def run(round_uri: str) -> str:
             project=round.config.project,
             tracking_run=tracking_run,
             seconds=seconds(evaluation for _, evaluation in everything(round)),
-            code=__version__,
+            code=code(),
         )
         round.write("round.json", commit.dump)
     heads.move(round.store, round.config.project, last, round.id)
@@ -90,7 +90,7 @@ def track(round: Round, before: Credits | None, tracker: Tracker) -> str | None:
         **_flat({"apportion": {"compute": round.config.compute.model_dump(mode="json")}}),
         "apportion.project": round.config.project,
         "apportion.manifest": round.plan.manifest,
-        "apportion.code": __version__,
+        "apportion.code": code(),
         "apportion.estimator": published(round.credits, sorted(round.config.properties)[0])[0].method,
         "apportion.previous": "" if before is None else before.round,
     }

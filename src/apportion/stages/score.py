@@ -1,6 +1,5 @@
 """score: images to one ledger record per coalition, with the value of every property."""
 
-from apportion import __version__
 from apportion.diffusion.compute import prepare
 from apportion.properties import PROPERTIES, measure, reference
 from apportion.records import Cost, Evaluation, Wanted
@@ -8,6 +7,7 @@ from apportion.stages.generated import load_samples
 from apportion.stages.progress import bar
 from apportion.stages.round import Round, reference_key
 from apportion.stages.spent import timed
+from apportion.version import code
 
 
 def run(round_uri: str, shard: int = 0) -> int:
@@ -29,7 +29,7 @@ def make(round: Round, todo: list[Wanted], shard: int = 0) -> int:
                 values = measure(names, images, round.network, against)
             cost = Cost(finetune=spent.finetune, sample=spent.sample, score=round_off(clock.seconds), device=spent.device)
             members = round.data(item)
-            record = Evaluation(key=item.key, game=item.game, seed=item.seed, members=members, values=values, cost=cost, code=__version__)
+            record = Evaluation(key=item.key, game=item.game, seed=item.seed, members=members, values=values, cost=cost, code=code())
             made += round.ledger.commit(record)
             progress.update()
     return made

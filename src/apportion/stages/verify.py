@@ -5,12 +5,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from apportion import __version__
 from apportion.errors import Damaged
 from apportion.stages.attribute import credit, follow, table
 from apportion.stages.evaluate import judge
 from apportion.stages.publish import statement
 from apportion.stages.round import Round, round_key
+from apportion.version import code
 
 TOLERANCE = 1e-9
 """Relative, and absolute near zero: how far the same arithmetic may come out elsewhere, where libraries add in another order."""
@@ -44,7 +44,7 @@ def agreement(round: Round, name: str) -> str:
         return "to the last bit"
     if name.endswith(".json") and close(json.loads(stored), json.loads(again)):
         return f"within {TOLERANCE:g}"
-    raise Damaged(f"found {round.store.where(key)}, which does not follow from the ledger (Apportion {__version__}); it is left as it is")
+    raise Damaged(f"found {round.store.where(key)}, which does not follow from the ledger (Apportion {code()}); it is left as it is")
 
 
 def close(a: Any, b: Any) -> bool:
