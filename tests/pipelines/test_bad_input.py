@@ -242,6 +242,16 @@ def test_an_image_given_twice_is_warned_of_with_both_names(gifts, tmp_path, capl
     assert "the same image was given by 'ada' (ada/0.png) and 'dee' (dee/copied.png): they share the credit for it" in caplog.text
 
 
+def test_dates_that_change_later_are_warned_of(gifts, tmp_path, caplog):
+    rows = [f"{name}/{i}.png,{name}" for name in ("ada", "bob", "cy", "dee") for i in (0, 1, 2)]
+    for joined in ("2024-01-01", "2025-01-01"):
+        assert "dates of joining" not in caplog.text
+        (gifts / "manifest.csv").write_text("\n".join(["path,contributor,joined", *(f"{row},{joined}" for row in rows)]) + "\n")
+        round = planned(tmp_path / "work", *from_folder(gifts / "manifest.csv"))
+    assert "labels or dates of joining of ada, bob, cy, dee are not those that the stored manifest has" in caplog.text
+    assert {c.joined for c in round.manifest.contributors} == {"2024-01-01"}
+
+
 @pytest.mark.parametrize(
     ("row", "says"),
     [

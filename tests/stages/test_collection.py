@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,7 +17,16 @@ from safetensors.numpy import save as arrays_to_bytes
 from apportion.datasets.contribution import Contribution
 from apportion.errors import Damaged, NotFound
 from apportion.records import Manifest
-from apportion.stages.collection import images_key, manifest_key, manifest_of, read_contributions, read_manifest, training_images, write
+from apportion.stages.collection import (
+    images_key,
+    manifest_key,
+    manifest_of,
+    outdated,
+    read_contributions,
+    read_manifest,
+    training_images,
+    write,
+)
 from apportion.store import Store, open_store
 
 
@@ -72,6 +82,21 @@ def test_writing_again_changes_nothing(store):
     before = files(store)
     assert write(store, GIVEN) == manifest_of(GIVEN)
     assert files(store) == before
+
+
+def test_labels_and_dates_are_those_first_written_and_what_differs_is_told(store):
+    jaeger, ada, jo = GIVEN
+    manifest = write(store, GIVEN)
+    before = files(store)
+    assert outdated(store, GIVEN) == []
+    renamed = replace(ada, titles=("x", "y"))  # a file's name is not worth a warning
+    assert outdated(store, [jaeger, renamed, jo]) == []
+    changed = [replace(jaeger, joined="2025-01-01"), ada, replace(jo, label=("cat", "cat", "dog", "cat"))]
+    assert manifest_of(changed).id == manifest.id
+    write(store, changed)
+    assert files(store) == before
+    assert outdated(store, changed) == ["Jäger", "名前, Jo"]
+    assert read_manifest(store, manifest.id).contributors[0].joined == "2024-05-01"
 
 
 def test_the_order_of_contributors_and_of_their_images_does_not_matter(tmp_path):

@@ -49,7 +49,7 @@ def read_manifest(store: Store, manifest_id: str) -> Manifest:
     where = store.where(manifest_key(manifest_id))
     try:
         samples: dict[tuple[str, str, str | None], list[str]] = defaultdict(list)
-        for row in _rows(store, manifest_id):
+        for row in _rows(store.get(manifest_key(manifest_id))):
             samples[row["contributor"], row["data"], row["joined"]].append(row["sample"])
         contributors = [Contributor(name=name, data=data, samples=len(of), joined=joined) for (name, data, joined), of in samples.items()]
         odd = [name for (name, data, _), of in samples.items() if digest(sorted(of)) != data]
@@ -65,12 +65,26 @@ def read_manifest(store: Store, manifest_id: str) -> Manifest:
 def read_contributions(store: Store, manifest: Manifest) -> Iterator[Contribution]:
     """What `write` stored of each contributor of a manifest, one by one."""
     titles: dict[str, list[str]] = defaultdict(list)
-    for row in _rows(store, manifest.id):
+    for row in _rows(store.get(manifest_key(manifest.id))):
         titles[row["contributor"]].append(row["title"])
     for who in manifest.contributors:
         images = _unpack(store, who.data)
         pixels = images.pixels.numpy().transpose(0, 2, 3, 1)
         yield Contribution(who.name, pixels, images.flip.numpy(), tuple(titles[who.name]), who.joined)
+
+
+def outdated(store: Store, contributions: Sequence[Contribution]) -> list[str]:
+    """Contributors whose labels or date of joining the stored manifest has otherwise: they are no part of its id, and it is written once."""
+    stored = _about(_rows(store.get(manifest_key(manifest_of(contributions).id))))
+    return [name for name, rows in _about(_table_rows(contributions)).items() if rows != stored.get(name)]
+
+
+def _about(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[str, ...]]]:
+    """By contributor: sample, label and date of joining, as text, sorted."""
+    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for row in rows:
+        found[row["contributor"]].append(tuple(str(row.get(column)) for column in ("sample", "label", "joined")))
+    return {name: sorted(about) for name, about in found.items()}
 
 
 def training_images(store: Store, data: Sequence[str], resolution: int) -> Images:
@@ -95,21 +109,23 @@ def _unpack(store: Store, data: str) -> Images:
         raise Damaged(f"found no training images in {where}, expected safetensors of pixels and flip: {error}") from error
 
 
-def _rows(store: Store, manifest_id: str) -> list[dict[str, Any]]:
-    # no thread but this one: a pool that is still starting when a short process ends aborts it, and pre_buffer starts one too
-    table = pq.ParquetFile(io.BytesIO(store.get(manifest_key(manifest_id))), pre_buffer=False).read(use_threads=False)
-    rows: list[dict[str, Any]] = table.to_pylist()
+def _rows(table: bytes) -> list[dict[str, Any]]:
+    """No thread but this one: a pool that is still starting when a short process ends aborts it, and pre_buffer starts one too."""
+    rows: list[dict[str, Any]] = pq.ParquetFile(io.BytesIO(table), pre_buffer=False).read(use_threads=False).to_pylist()
     return rows
 
 
-def _table(contributions: Sequence[Contribution]) -> bytes:
+def _table_rows(contributions: Sequence[Contribution]) -> list[dict[str, Any]]:
     """One row per sample, in the order of contributors and sample hashes."""
-    rows = [
+    return [
         {"contributor": c.name, "data": c.data_hash, "joined": c.joined, "sample": sample, "title": title, "label": label}
         for c in sorted(contributions, key=lambda c: c.name)
         for sample, title, label in zip(c.sample_hashes, c.titles, c.label or [None] * len(c), strict=True)
     ]
+
+
+def _table(contributions: Sequence[Contribution]) -> bytes:
     schema = pa.schema([(name, pa.string()) for name in ("contributor", "data", "joined", "sample", "title", "label")])
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), buffer, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(_table_rows(contributions), schema=schema), buffer, compression="zstd")
     return buffer.getvalue()

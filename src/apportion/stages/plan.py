@@ -84,7 +84,10 @@ def run(config: Config, job: str | None = None) -> Planned:
     collection.write(store, contributions)
     if network is not None:
         _keep_network(store, network)
-    return _commit(store, config, plan, games, tracker, job)
+    planned = _commit(store, config, plan, games, tracker, job)
+    if names := collection.outdated(store, contributions):
+        log.warning("labels or dates of joining of %s are not those that the stored manifest has: it stays as it is", ", ".join(names))
+    return planned
 
 
 def _commit(store: Store, config: Config, plan: Plan, games: list[Game], tracker: Any, job: str | None) -> Planned:
