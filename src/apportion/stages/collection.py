@@ -74,7 +74,7 @@ def read_contributions(store: Store, manifest: Manifest) -> Iterator[Contributio
 
 
 def outdated(store: Store, contributions: Sequence[Contribution]) -> list[str]:
-    """Contributors whose labels or date of joining the stored manifest has otherwise: they are no part of its id, and it is written once."""
+    """Contributors whose labels or date of joining the stored manifest has otherwise: they are no part of its id, and it stays."""
     stored = _about(_rows(store.get(manifest_key(manifest_of(contributions).id))))
     return [name for name, rows in _about(_table_rows(contributions)).items() if rows != stored.get(name)]
 
