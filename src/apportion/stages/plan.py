@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from apportion import datasets
 from apportion.config import Config, Valuation, digest, parse
+from apportion.datasets.contribution import Contribution
 from apportion.errors import ConfigError, ValuationError
 from apportion.evaluation.counterfactual import without_random, without_top
 from apportion.ledger import Ledger
@@ -71,8 +72,6 @@ def run(config: Config, job: str | None = None) -> Planned:
         log.warning(warning)
     manifest = collection.manifest_of(contributions)
     check_budget(config, manifest.n)
-    if (m := budget(config.valuation, manifest.n)) < config.valuation.coalitions:
-        log.info("all %d proper coalitions of %d contributors are evaluated, not %d", m, manifest.n, config.valuation.coalitions)
     plan, games = draw_up(config, manifest, None if network is None else network_hash(network))
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
     last = heads.read(store, config.project)
@@ -81,13 +80,8 @@ def run(config: Config, job: str | None = None) -> Planned:
         tracker.finish_round(plan.round)  # a publication killed at its very end has left it running
         return Planned(uri, work=False, pending=0, reason=_unchanged(uri, made_by))
     heads.previous(store, config.project, last, plan.round)  # what `publish` reads at the end is read before anything is computed
-    collection.write(store, contributions)
-    if network is not None:
-        _keep_network(store, network)
-    planned = _commit(store, config, plan, games, tracker, job)
-    if names := collection.outdated(store, contributions):
-        log.warning("labels or dates of joining of %s are not those that the stored manifest has: it stays as it is", ", ".join(names))
-    return planned
+    _keep(store, contributions, network)
+    return _commit(store, config, plan, games, tracker, job)
 
 
 def _commit(store: Store, config: Config, plan: Plan, games: list[Game], tracker: Any, job: str | None) -> Planned:
@@ -230,6 +224,8 @@ def check_budget(config: Config, n: int) -> None:
     """Raises ConfigError where the coalitions cannot carry an estimate or, for the leverage design, an interval, or are too few to draw."""
     with _refused(n, "change valuation.coalitions or valuation.seed"):
         CARRIES[config.valuation.design](design(config, n), config.valuation.level)
+    if (m := budget(config.valuation, n)) < config.valuation.coalitions:
+        log.info("all %d proper coalitions of %d contributors are evaluated, not %d", m, n, config.valuation.coalitions)
     with _refused(n, "change evaluation.held_out or evaluation.alphas"):
         check_sizes(config.evaluation.alphas, held_out(config, n))
     if asked := config.evaluation.counterfactual:
@@ -306,14 +302,17 @@ def _network(config: Config) -> bytes | None:
     return data
 
 
-def _keep_network(store: Store, data: bytes) -> None:
-    """Copies the network into the store, where the other stages read it: its file may change or be out of their reach.
+def _keep(store: Store, contributions: list[Contribution], network: bytes | None) -> None:
+    """Copies images and network into the store, where the other stages read them: files may change or be out of their reach.
 
-    Raises Damaged where the copy that is there already is.
+    Raises Damaged where the manifest or the network that is there already is.
     """
-    named = network_hash(data)
-    if not store.ensure(network_key(named), lambda: data):
-        stored_network(store, named)
+    manifest = collection.write(store, contributions)
+    collection.read_manifest(store, manifest.id)
+    if names := collection.outdated(store, contributions):
+        log.warning("labels or dates of joining of %s are not those that the stored manifest has: it stays as it is", ", ".join(names))
+    if network is not None and not store.ensure(network_key(network_hash(network)), lambda: network):
+        stored_network(store, network_hash(network))
 
 
 def _json(value: Any) -> bytes:
