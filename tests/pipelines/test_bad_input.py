@@ -134,7 +134,7 @@ def test_a_pipeline_without_its_tracking_server_ends_in_seconds_and_says_why(tmp
     """Its exit handler too, which asks the server for runs that were left open: that server is known to be away."""
     began, url = time.monotonic(), f"http://127.0.0.1:{free_port()}"
     code, out, err = ran("-m", "pipelines", "run", CONFIG, "--workdir", tmp_path, "--set", ALONE, "--set", f"tracking.uri={url}")
-    assert time.monotonic() - began < 90  # half of it imports; the server's absence takes some five seconds
+    assert time.monotonic() - began < 240  # most of it imports, slow on a busy machine; to go on asking takes nine minutes
     assert code == 1
     assert f"MLflow at {url} cannot open its experiment" in out
     assert f"MLflow at {url} cannot end the runs of job" in out
