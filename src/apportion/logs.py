@@ -1,5 +1,7 @@
 """What a process says while it works and how it ends: plain lines, silence from libraries that chatter, one clear message."""
 
+import atexit
+import gc
 import logging
 import sys
 import warnings
@@ -20,6 +22,7 @@ def to_terminal() -> None:
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # not every retry: how the call ends is said by us
     warnings.filterwarnings("ignore", category=FutureWarning)
     sys.excepthook = plainly
+    atexit.register(gc.freeze)  # or a process that ends spends a second in looking for cycles among the modules that end with it
 
 
 def run_command(parser: ArgumentParser, arguments: Sequence[str] | None) -> int:
