@@ -115,7 +115,8 @@ def test_the_tracking_run_has_the_numbers(whole, runs):
 def test_the_tracking_run_has_the_files(whole, runs, tmp_path):
     client, run = MlflowClient(tracking_uri=f"sqlite:///{whole.workdir}/mlflow.db"), runs[f"round {whole.round.id[:8]}"].info.run_id
     files = {"report.html", "credits.csv", "statement.csv", "evidence.json", "plan.json", "config.json"}
-    assert {artifact.path for artifact in client.list_artifacts(run)} == files | {"credits.json", "evaluations.json"}
+    assert {artifact.path for artifact in client.list_artifacts(run)} == files | {"credits.json", "evaluations.json", "figures"}
+    assert {artifact.path for artifact in client.list_artifacts(run, "figures")} == {f"figures/{name}.svg" for name in PROPERTIES}
     for name in files:
         copy = Path(client.download_artifacts(run, name, str(tmp_path))).read_bytes()
         assert copy == whole.round.store.get(f"rounds/{whole.round.id}/{name}")
