@@ -358,12 +358,17 @@ def unseal(path):
     path.with_name(f".{path.name}.sha256").unlink()
 
 
-@pytest.mark.parametrize("damage", [truncate, alter, unseal])
-def test_a_damaged_evaluation_stops_at_plan(tmp_path, damage):
+def recorded(tmp_path):
+    """A round whose every evaluation is in the ledger, one of them, and its file."""
     round = planned(tmp_path)
     fill(round, lambda mask, *_: float(mask.sum()))
     item = round.plan.wanted[7]
-    path = root(round.uri) / record_key(item.game, item.key)
+    return round, item, root(round.uri) / record_key(item.game, item.key)
+
+
+@pytest.mark.parametrize("damage", [truncate, alter, unseal])
+def test_a_damaged_evaluation_stops_at_plan(tmp_path, damage):
+    round, item, path = recorded(tmp_path)
     damage(path)
     with kept(path), pytest.raises(Damaged, match=rf"{item.key}\.json: sha256 .* not overwritten"):
         plan.run(round.config)
@@ -372,20 +377,14 @@ def test_a_damaged_evaluation_stops_at_plan(tmp_path, damage):
 @pytest.mark.parametrize("name", ["{}.bad", "old-{}"])
 def test_a_damaged_evaluation_that_was_moved_away_is_planned_again(tmp_path, name):
     """Whatever name it was given, in the same folder: it is no record, and the forecast does not read it."""
-    round = planned(tmp_path)
-    fill(round, lambda mask, *_: float(mask.sum()))
-    item = round.plan.wanted[7]
-    path = root(round.uri) / record_key(item.game, item.key)
+    round, _, path = recorded(tmp_path)
     truncate(path)
     path.rename(path.with_name(name.format(path.name)))
     assert plan.run(round.config).pending == 1
 
 
 def test_a_damaged_evaluation_ends_the_command(tmp_path):
-    round = planned(tmp_path)
-    fill(round, lambda mask, *_: float(mask.sum()))
-    item = round.plan.wanted[7]
-    path = root(round.uri) / record_key(item.game, item.key)
+    _, item, path = recorded(tmp_path)
     alter(path)
     options = ("--workdir", tmp_path, "--set", ALONE, "--set", "tracking.uri=null")
     with kept(path):

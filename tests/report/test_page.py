@@ -169,6 +169,16 @@ def test_credits_that_do_not_predict_are_not_to_be_paid_by():
     assert "do not predict what retraining on it gives: LDS = −0.20 (−0.60 to 0.21) over 24 retrained coalitions" in html
 
 
+def test_credits_that_predict_the_opposite_are_not_said_to_be_chance():
+    page = pages.page()
+    faithful = page.evidence.judgements[2]
+    wrong = tuple(score.model_copy(update={"lds": -0.7, "low": -0.9, "high": -0.3}) for score in faithful.scores)
+    judgements = (*page.evidence.judgements[:2], faithful.model_copy(update={"scores": wrong}), *page.evidence.judgements[3:])
+    html = render(replace(page, evidence=page.evidence.model_copy(update={"judgements": judgements})))
+    assert "predict the opposite of what retraining on it gives: LDS = −0.70 (−0.90 to −0.30)" in html
+    assert html.count(">not predictive<") == 2
+
+
 def test_directions_are_said_in_words(reading):
     assert "A negative credit: this contributor’s images lower FID, which improves it." in reading.text
     assert "A positive credit: this contributor’s images raise Inception score, which improves it." in reading.text

@@ -17,7 +17,7 @@ def verdict(judgement: Judgement) -> Status:
 
 
 def prediction(score: Score) -> Status:
-    """Credits predict where their score cannot be chance: where its interval lies above 0."""
+    """Credits predict where their score is not chance, nor the opposite of the truth: where its interval lies above 0."""
     if score.lds is None or score.low is None:
         return "not established"
     return "faithful" if score.low > 0 else "not predictive"

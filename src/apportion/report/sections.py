@@ -145,6 +145,8 @@ def _predicts(score: Score) -> str:
     found = f"LDS = {number(score.lds, '.2f')} ({interval(score.low, score.high, '.2f')}) {where}"
     if prediction(score) == "faithful":
         return f"Summed over a coalition, these credits predict what retraining on it gives: {found}."
+    if score.high is not None and score.high < 0:
+        return f"Summed over a coalition, these credits predict the opposite of what retraining on it gives: {found}. Do not pay by them."
     return (
         f"Summed over a coalition, these credits do not predict what retraining on it gives: {found}, and the interval holds 0. "
         "They are too imprecise, or coalitions of other sizes say other things: do not pay by them yet. "
