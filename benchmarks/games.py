@@ -65,7 +65,7 @@ def held_out(round: Round, coalitions: int) -> list[Wanted]:
 def cheap(round: Round, coalitions: int, seeds: int) -> list[Wanted]:
     """Coalition by coalition, with each seed: other ones than retraining has, so that nothing but the coalition is in common."""
     return [
-        plan.wanting(round.manifest, round.credit_game, seed, item.mask(round.manifest.n), "paired")
+        Wanted.of(round.credit_game, round.manifest, seed, item.mask(round.manifest.n), "paired")
         for item in held_out(round, coalitions)
         for seed in range(1, seeds + 1)
     ]

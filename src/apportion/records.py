@@ -151,6 +151,11 @@ class Wanted(Record):
     members: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]+$")]
     purpose: Purpose
 
+    @classmethod
+    def of(cls, game: Game, manifest: Manifest, seed: int, mask: NDArray[np.bool_], purpose: Purpose) -> "Wanted":
+        """The evaluation of a coalition, a mask (n,) of the manifest's contributors, in a game."""
+        return cls(key=game.key(seed, manifest.data(mask)), game=game.id, seed=seed, members=members_text(mask), purpose=purpose)
+
     def mask(self, n: int) -> NDArray[np.bool_]:
         bits = int(self.members, 16)
         return np.array([(bits >> i) & 1 for i in range(n)], dtype=np.bool_)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,7 +35,7 @@ def plain() -> Callable[..., Images]:
     """`k` images of one grey level."""
 
     def make(level: int, k: int, side: int = 8) -> Images:
-        return Images(torch.full((k, 3, side, side), level, dtype=torch.uint8), torch.ones(k, dtype=torch.bool))
+        return Images(np.full((k, 3, side, side), level, np.uint8), np.ones(k, np.bool_))
 
     return make
 
@@ -42,5 +43,4 @@ def plain() -> Callable[..., Images]:
 @pytest.fixture(scope="session")
 def varied() -> Images:
     """Twelve different images of noise, every other of which may be mirrored."""
-    pixels = torch.randint(0, 256, (12, 3, 8, 8), generator=torch.Generator().manual_seed(5), dtype=torch.uint8)
-    return Images(pixels, torch.arange(12) % 2 == 0)
+    return Images(np.random.default_rng(5).integers(0, 256, (12, 3, 8, 8), dtype=np.uint8), np.arange(12) % 2 == 0)

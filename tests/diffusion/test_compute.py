@@ -27,10 +27,11 @@ def test_cuda_asked_for_and_absent_is_refused():
 
 
 @no_cuda
-@pytest.mark.parametrize("tiles", [True, False])
-def test_bf16_is_fast_on_a_gpu_that_is_elsewhere_and_on_tiles_that_are_here(tiles, monkeypatch):
+@pytest.mark.parametrize(("tiles", "products", "fast"), [(True, False, True), (False, True, True), (False, False, False)])
+def test_bf16_is_fast_on_a_gpu_that_is_elsewhere_and_on_a_processor_that_multiplies_it(tiles, products, fast, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
-    assert [fast_bf16(device) for device in ("cuda", "cpu", "auto")] == [True, tiles, tiles]
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: products)
+    assert [fast_bf16(device) for device in ("cuda", "cpu", "auto")] == [True, fast, fast]
 
 
 @no_cuda

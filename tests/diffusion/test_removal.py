@@ -4,8 +4,8 @@ import copy
 from dataclasses import replace
 from typing import get_args
 
+import numpy as np
 import pytest
-import torch
 
 from apportion.config import Fitting, Pruning, Removal
 from apportion.diffusion import ddpm
@@ -16,7 +16,7 @@ from apportion.diffusion.train import fit
 from apportion.errors import DiffusionError
 
 TOLD = Fitting(steps=2, lr=1e-3, batch=4)
-NOBODY = Images(torch.empty((0, 3, 8, 8), dtype=torch.uint8), torch.empty(0, dtype=torch.bool))
+NOBODY = Images(np.empty((0, 3, 8, 8), np.uint8), np.empty(0, np.bool_))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -176,10 +177,10 @@ def test_timesteps_are_antithetic(batch, plain, cpu):
 
 def test_images_are_mirrored_only_where_they_may_be(plain, cpu):
     """Two images, each brighter to the left, of which only the first may be mirrored. About half of its appearances are."""
-    pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    pixels = np.zeros((2, 3, 8, 8), np.uint8)
     pixels[0, ..., :4], pixels[1, ..., :4] = 255, 200
     eps, _ = noise_of(plain(0, 1), cpu, steps=30)
-    x, t = seen(Images(pixels, torch.tensor([True, False])), cpu, steps=30)
+    x, t = seen(Images(pixels, np.array([True, False])), cpu, steps=30)
     a = ALPHAS[t][..., None, None, None]
     x0 = ((x - (1 - a).sqrt() * eps) / a.sqrt()).flatten(0, 1)
     left, right = x0[..., :4].mean(dim=(1, 2, 3)), x0[..., 4:].mean(dim=(1, 2, 3))
@@ -192,8 +193,8 @@ def test_images_are_mirrored_only_where_they_may_be(plain, cpu):
 
 def test_every_image_is_drawn_as_often(plain, cpu):
     """Twelve grey levels in 400 draws: each comes up about 33 times."""
-    levels = (torch.arange(12) * 23).to(torch.uint8)
-    images = Images(levels[:, None, None, None].expand(12, 3, 8, 8).contiguous(), torch.ones(12, dtype=torch.bool))
+    levels = np.arange(12, dtype=np.uint8) * 23
+    images = Images(np.tile(levels[:, None, None, None], (1, 3, 8, 8)), np.ones(12, np.bool_))
     eps, _ = noise_of(plain(0, 1), cpu, steps=40, batch=10)
     x, t = seen(images, cpu, steps=40, batch=10)
     a = ALPHAS[t][..., None, None, None]

@@ -5,8 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from apportion.errors import ValuationError
-from apportion.evaluation.faithfulness import by_size, faithfulness
-from apportion.valuation.coalitions import draw
+from apportion.evaluation.faithfulness import faithfulness
 
 RNG = np.random.default_rng(0)
 EXACT = RNG.normal(size=24)
@@ -58,16 +57,8 @@ def test_retraining_seeds_are_averaged_first():
     assert faithfulness(EXACT, exact).rho == pytest.approx(spearmanr(EXACT, exact.mean(axis=1)).statistic)
 
 
-def test_by_size_sees_where_the_cheap_game_fails():
-    Z = np.concatenate([draw("datamodel", 12, 12, 0, alpha=share) for share in (0.1, 0.5)])
-    found = by_size(Z, np.concatenate([NOISE[:12], EXACT[12:]]), EXACT)
-    assert {size: part.status for size, part in found.items()} == {1: "not faithful", 6: "faithful"}
-
-
 def test_refuses():
     with pytest.raises(ValuationError, match="shape \\(3,\\)"):
         faithfulness(np.ones(3), np.ones(4))
     with pytest.raises(ValuationError, match="not finite"):
         faithfulness([1, 2, np.nan], [1, 2, 3])
-    with pytest.raises(ValuationError, match="found 2 coalitions for 24"):
-        by_size(np.ones((2, 3)), EXACT, EXACT)

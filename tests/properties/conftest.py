@@ -5,7 +5,7 @@ import torch
 from servers import s3_bucket, s3_endpoint  # noqa: F401
 
 from apportion.datasets.openmoji.classifier import drawings
-from apportion.properties.network import FeatureNetwork, open_network
+from apportion.properties.network import FeatureNetwork, load, read_network
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,7 +15,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def network() -> FeatureNetwork:
-    return open_network("openmoji")[0]
+    return load(read_network("openmoji"), "openmoji")
 
 
 @pytest.fixture(scope="session")

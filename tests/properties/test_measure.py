@@ -11,11 +11,12 @@ import torch
 
 from apportion import properties
 from apportion.errors import PropertyError
-from apportion.properties import PROPERTIES, check, measure
+from apportion.properties import PROPERTIES, check
 from apportion.properties.cluster_entropy import cluster_entropy
 from apportion.properties.colourfulness import colourfulness_p90
 from apportion.properties.fid import fid
 from apportion.properties.inception_score import inception_score
+from apportion.properties.measure import measure
 from apportion.properties.network import embed
 from apportion.properties.reference import build_reference, dump
 
@@ -70,13 +71,14 @@ def test_another_process_finds_the_same_bits(network, generated, reference, tmp_
     script = f"""
 import numpy, torch
 from pathlib import Path
-from apportion.properties import PROPERTIES, measure
-from apportion.properties.network import open_network
+from apportion.properties import PROPERTIES
+from apportion.properties.measure import measure
+from apportion.properties.network import load as load_network, read_network
 from apportion.properties.reference import load
 torch.set_num_threads(1)
 folder = Path({str(tmp_path)!r})
 pixels = torch.from_numpy(numpy.load(folder / "pixels.npy"))
-print(measure(list(PROPERTIES), pixels, open_network("openmoji")[0], load((folder / "reference").read_bytes(), "x")))
+print(measure(list(PROPERTIES), pixels, load_network(read_network("openmoji"), "openmoji"), load((folder / "reference").read_bytes(), "x")))
 """
     out = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True)  # as many threads as here
     assert out.stdout.strip() == str(measure(NAMES, generated, network, reference))

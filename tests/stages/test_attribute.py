@@ -14,8 +14,7 @@ from tiny import ODD, concluded, fill, from_folder, give, planned
 from apportion.errors import Damaged, NotFound
 from apportion.stages import attribute, plan
 from apportion.stages.attribute import cell, goodness, published
-from apportion.stages.plan import ENDPOINT_SEEDS
-from apportion.stages.round import Round
+from apportion.stages.round import ENDPOINT_SEEDS, Round
 from apportion.valuation import intervals, shapley
 
 ALL = "valuation.coalitions=14"  # every coalition of four but nobody and everybody: the credits are then exact

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from safetensors.numpy import save as arrays_to_bytes
 
 from apportion.datasets.contribution import Contribution
@@ -65,9 +64,9 @@ def test_images_come_back_as_they_were_given(store):
     write(store, GIVEN)
     for given in GIVEN:
         images = training_images(store, [given.data_hash], 4)
-        assert images.pixels.dtype == torch.uint8
-        assert images.flip.dtype == torch.bool
-        assert np.array_equal(images.pixels.numpy().transpose(0, 2, 3, 1), given.pixels)
+        assert images.pixels.dtype == np.uint8
+        assert images.flip.dtype == np.bool_
+        assert np.array_equal(images.pixels.transpose(0, 2, 3, 1), given.pixels)
         assert np.array_equal(images.flip.numpy(), given.flip)
 
 
@@ -126,9 +125,9 @@ def test_two_contributors_with_the_same_data_share_it_and_both_count(store):
     assert len(list(store.list("images/"))) == 2
     assert read_manifest(store, manifest.id) == manifest
     alone = [training_images(store, manifest.data(np.array(mask)), 4).pixels for mask in ([True, False, False], [False, True, False])]
-    assert torch.equal(*alone)
+    assert np.array_equal(*alone)
     both = training_images(store, manifest.data(np.array([True, True, False])), 4)
-    assert torch.equal(both.pixels, torch.cat(alone))
+    assert np.array_equal(both.pixels, np.concatenate(alone))
     assert len(training_images(store, manifest.everybody, 4)) == 9
 
 
@@ -137,15 +136,15 @@ def test_a_coalitions_images_do_not_hang_on_the_order_of_its_members(store):
     images = training_images(store, manifest.everybody, 4)
     turned = training_images(store, manifest.everybody[::-1], 4)
     assert len(images) == 9
-    assert torch.equal(images.pixels, turned.pixels)
-    assert torch.equal(images.flip, turned.flip)
+    assert np.array_equal(images.pixels, turned.pixels)
+    assert np.array_equal(images.flip, turned.flip)
 
 
 def test_nobodys_images_are_none(store):
     images = training_images(store, [], 16)
     assert images.pixels.shape == (0, 3, 16, 16)
     assert images.flip.shape == (0,)
-    assert (images.pixels.dtype, images.flip.dtype) == (torch.uint8, torch.bool)
+    assert (images.pixels.dtype, images.flip.dtype) == (np.uint8, np.bool_)
 
 
 def test_what_is_not_there(store):

@@ -10,12 +10,14 @@ from tiny import ROOT, kept, planned, root
 
 from apportion.diffusion.compute import prepare
 from apportion.errors import Damaged, NotFound
-from apportion.properties import measure, reference
-from apportion.properties.network import FeatureNetwork, dump, network_hash, open_network
-from apportion.stages import score, train
+from apportion.properties import reference
+from apportion.properties.measure import measure
+from apportion.properties.network import FeatureNetwork, dump, load, network_hash
+from apportion.stages import networks, score, train
 from apportion.stages.collection import training_images
 from apportion.stages.generated import dump_samples
-from apportion.stages.round import Round, network_key
+from apportion.stages.networks import network_key
+from apportion.stages.round import Round
 from apportion.stages.spent import Spent
 
 OWN = ROOT / "src/apportion/datasets/openmoji/classifier.safetensors"
@@ -39,14 +41,14 @@ def images(seed: int) -> torch.Tensor:
 
 def put(round: Round, key: str, seed: int) -> torch.Tensor:
     """Generated images, in the place of a model's."""
-    round.store.put_if_absent(key, dump_samples(images(seed), Spent(0.0, 0.0, "cpu")))
+    round.store.put_if_absent(key, dump_samples(images(seed).numpy(), Spent(0.0, 0.0, "cpu")))
     return images(seed)
 
 
 def test_values_are_those_of_the_network_that_was_planned(file, tmp_path):
     """The file is another by the time of `score`, as after an update of a shared folder; and then it is gone."""
     round = planned(tmp_path / "work", f"network={file}", "properties=[inception_score]", *CHEAP)
-    network = open_network(str(file))[0]
+    network = load(file.read_bytes(), str(file))
     for item, change in zip(round.plan.wanted, (lambda: file.write_bytes(another()), file.unlink), strict=False):
         made = put(round, round.samples_key(item), item.seed)
         change()
@@ -56,11 +58,12 @@ def test_values_are_those_of_the_network_that_was_planned(file, tmp_path):
 
 def test_the_reference_is_in_the_features_of_the_network_that_was_planned(file, tmp_path):
     round = planned(tmp_path / "work", f"network={file}", "properties=[fid]", *CHEAP)
-    network = open_network(str(file))[0]
+    network = load(file.read_bytes(), str(file))
     made = put(round, train.base_samples_key(round), 0)
     file.write_bytes(another())
     found = reference.load(train._reference(Round.open(round.uri), prepare("cpu", "fp32", 1)), "here")
-    expected = reference.build_reference(network, training_images(round.store, round.manifest.everybody, 16).pixels, made)
+    training = training_images(round.store, round.manifest.everybody, 16).pixels
+    expected = reference.build_reference(network, torch.from_numpy(training), made)
     assert np.allclose(found.mean, expected.mean)
     assert np.allclose(found.centroids, expected.centroids)
 
@@ -91,13 +94,13 @@ def test_a_copy_that_is_another_network_is_damage(file, tmp_path):
     key = network_key(network_hash(file.read_bytes()))
     (root(round.uri) / key).unlink()
     with pytest.raises(NotFound, match=key):
-        _ = Round.open(round.uri).network
+        networks.of(Round.open(round.uri))
     round.store.put_if_absent(key, another())
     with pytest.raises(Damaged, match=rf"found network {network_hash(another())} in .*{key}, expected .*it is left as it is"):
-        _ = Round.open(round.uri).network
+        networks.of(Round.open(round.uri))
 
 
 def test_no_copy_where_no_network_is_needed(tmp_path):
     round = planned(tmp_path / "work", "network=/nowhere", "properties=[colourfulness_p90]", *CHEAP)
-    assert round.network is None
+    assert networks.of(round) is None
     assert not list(round.store.list("networks/"))

@@ -40,11 +40,13 @@ def prepare(device: str, precision: str, threads: int) -> Compute:
 
 
 def fast_bf16(device: str) -> bool:
-    """Whether bf16 matrix products are faster than fp32 ones: on a GPU, and on a processor with matrix tiles (AMX).
+    """Whether training is faster in bf16 than in fp32: on a GPU, and on a processor that multiplies it itself (AMX or AVX512-BF16).
 
     For `cuda` that is known without one: a round may be planned where there is no GPU. `cpu` and `auto` are what is found here.
     """
-    return device == "cuda" or pick(device).type == "cuda" or bool(torch.cpu._is_amx_tile_supported())
+    if device == "cuda" or pick(device).type == "cuda":
+        return True
+    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
 
 
 def pick(device: str) -> torch.device:

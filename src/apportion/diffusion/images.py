@@ -2,21 +2,19 @@
 
 from dataclasses import dataclass
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Images:
     """Training images as one array of bytes.
 
     pixels: uint8 (k, 3, side, side); flip: bool (k,), whether an image may be mirrored.
     """
 
-    pixels: torch.Tensor
-    flip: torch.Tensor
+    pixels: NDArray[np.uint8]
+    flip: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.pixels)
-
-    def to(self, device: torch.device) -> "Images":
-        return Images(self.pixels.to(device), self.flip.to(device))

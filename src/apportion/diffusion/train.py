@@ -39,7 +39,7 @@ def fit(
     that the data says, not at the average's. Raises DiffusionError, naming `option`, where the fitting was told, if the model diverged.
     """
     unet.to(compute.device).train()
-    images = images.to(compute.device)
+    pixels, flip = (torch.from_numpy(part).to(compute.device) for part in (images.pixels, images.flip))
     alphas = noise_schedule().alphas_cumprod.to(compute.device)
     optimiser = torch.optim.AdamW(
         unet.parameters(), lr=fitting.lr, betas=(0.9, fitting.beta2), weight_decay=fitting.weight_decay, fused=True
@@ -47,7 +47,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: SCHEDULES[fitting.schedule](step / fitting.steps))
     average = EMAModel(unet.parameters(), decay=fitting.ema, foreach=True)
     for step in range(fitting.steps):
-        x0 = _batch(images, fitting.batch, seed, step)
+        x0 = _batch(pixels, flip, fitting.batch, seed, step)
         loss = _loss(unet, x0, alphas, WEIGHTINGS[fitting.weighting], generator(seed, "noise", step), compute)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -72,12 +72,12 @@ def _check_finite(unet: UNet2DModel, fitting: Fitting, option: str) -> None:
         )
 
 
-def _batch(images: Images, size: int, seed: int, step: int) -> torch.Tensor:
+def _batch(pixels: torch.Tensor, flip: torch.Tensor, size: int, seed: int, step: int) -> torch.Tensor:
     """`size` images drawn with replacement, in [-1, 1], each mirrored with probability one half where it may be."""
     draw = generator(seed, "batch", step)
-    index = (torch.rand(size, generator=draw) * len(images)).long().to(images.pixels.device)
-    mirror = (torch.rand(size, generator=draw) < 0.5).to(images.pixels.device) & images.flip[index]
-    batch = images.pixels[index].float() / 127.5 - 1
+    index = (torch.rand(size, generator=draw) * len(pixels)).long().to(pixels.device)
+    mirror = (torch.rand(size, generator=draw) < 0.5).to(pixels.device) & flip[index]
+    batch = pixels[index].float() / 127.5 - 1
     return torch.where(mirror[:, None, None, None], batch.flip(-1), batch)
 
 

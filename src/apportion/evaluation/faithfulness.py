@@ -1,7 +1,7 @@
 """Does the cheap game order coalitions as retraining does? Measured per property before its credits are believed (METHODS.md §10)."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -47,15 +47,6 @@ def faithfulness(
     if a.size < minimum or (rho >= threshold and low <= 0):
         status = "not established"
     return Faithfulness(rho, low, high, a.size, status)
-
-
-def by_size(Z: ArrayLike, cheap: ArrayLike, exact: ArrayLike, **options: Any) -> dict[int, Faithfulness]:
-    """`faithfulness` among the coalitions of each size in Z (k, n), smallest size first; options as there."""
-    size = np.asarray(Z).sum(axis=1).astype(int)
-    a, b = _paired(cheap, exact)
-    if size.shape != a.shape:
-        raise ValuationError(f"found {size.size} coalitions for {a.size} values, expected as many")
-    return {int(s): faithfulness(a[size == s], b[size == s], **options) for s in np.unique(size)}
 
 
 def _paired(cheap: ArrayLike, exact: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

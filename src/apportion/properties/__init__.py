@@ -1,18 +1,18 @@
 """Images to numbers: the global properties of a generative model. METHODS.md §4."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from apportion.errors import PropertyError
 from apportion.properties import cluster_entropy, colourfulness, fid, inception_score
-from apportion.properties.network import FeatureNetwork, embed
-from apportion.properties.reference import NOTHING, Reference
+
+if TYPE_CHECKING:  # it needs torch, which whoever only asks what a property means can do without
+    from apportion.properties.reference import Reference
 
 Array = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class Measured:
     pixels: NDArray[np.uint8]
     features: Array
     probabilities: Array
-    reference: Reference
+    reference: "Reference"
 
 
 @dataclass(frozen=True)
@@ -84,36 +84,3 @@ def check(names: Sequence[str]) -> None:
             raise PropertyError(f"found property {name!r}{hint}, expected some of {', '.join(PROPERTIES)} (option properties)")
         if names.count(name) > 1:
             raise PropertyError(f"found property {name!r} {names.count(name)} times, expected once (option properties)")
-
-
-def measure(
-    names: Sequence[str], pixels: torch.Tensor, network: FeatureNetwork | None = None, reference: Reference | None = None
-) -> dict[str, float]:
-    """The named properties of uint8 images (k, 3, side, side), all from the same images, which are embedded once.
-
-    Raises PropertyError for unknown properties, other pixels, a network or reference that a property needs and is not given, and, naming
-    the property, for a value that is not finite."""
-    check(names)
-    if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.numel():
-        raise PropertyError(f"found images {pixels.dtype} {tuple(pixels.shape)}, expected uint8 (k, 3, height, width) with k ≥ 1")
-    if reference is None and (lacking := [name for name in names if PROPERTIES[name].needs_reference]):
-        raise PropertyError(f"found no reference, expected one for {', '.join(lacking)} (option properties)")
-    features, probabilities = _embedded([name for name in names if PROPERTIES[name].needs_network], pixels, network)
-    measured = Measured(pixels.cpu().numpy(), features, probabilities, reference or NOTHING)
-    values = {name: PROPERTIES[name].function(measured) for name in names}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise PropertyError(f"found {name} = {value} from {len(pixels)} images, expected a finite number (option properties)")
-    return values
-
-
-def _embedded(names: Sequence[str], pixels: torch.Tensor, network: FeatureNetwork | None) -> tuple[Array, Array]:
-    """Features and probabilities for the properties that need them; no columns where none does."""
-    if not names:
-        return np.empty((len(pixels), 0)), np.empty((len(pixels), 0))
-    if network is None:
-        raise PropertyError(f"found no feature network, expected one for {', '.join(names)} (option network)")
-    features, probabilities = embed(network, pixels)
-    if not (np.isfinite(features).all() and np.isfinite(probabilities).all()):
-        raise PropertyError(f"found features that are not finite, expected finite ones for {', '.join(names)} (option network)")
-    return features, probabilities

@@ -71,16 +71,10 @@ def network_hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:32]
 
 
-def open_network(uri: str) -> tuple[FeatureNetwork, str]:
-    """The network at a URI and its hash: "openmoji" (embedded), a local path, file:///… or s3://bucket/key.
+def read_network(uri: str) -> bytes:
+    """The file at a URI: "openmoji" (embedded), a local path, file:///… or s3://bucket/key.
 
     On S3 the object must carry its sha256 as metadata, as `Store` writes it. Raises PropertyError where none can be read there."""
-    data = read_network(uri)
-    return load(data, uri), network_hash(data)
-
-
-def read_network(uri: str) -> bytes:
-    """The file at a URI as `open_network` takes it."""
     try:
         if uri == "openmoji":
             # by its place in the package: properties must not import the code of data sets

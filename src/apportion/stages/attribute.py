@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from apportion.evaluation.counterfactual import without_random, without_top
 from apportion.properties import PROPERTIES
 from apportion.records import Credit, Credits, Endpoint, Evaluation, Followup, Wanted
-from apportion.stages.plan import ENDPOINT_SEEDS, wanting
-from apportion.stages.round import Round
+from apportion.stages.round import ENDPOINT_SEEDS, Round
 from apportion.valuation import intervals, shapley
 
 Array = NDArray[np.float64]
@@ -144,7 +143,7 @@ def follow(round: Round) -> Followup:
     masks = [np.ones(round.manifest.n, bool), top, *others]
     game, first = (round.truth_game, round.config.seed) if asked.game == "truth" else (round.credit_game, ENDPOINT_SEEDS)
     seeds = range(first, first + asked.seeds)
-    wanted = [wanting(round.manifest, game, seed, mask, "counterfactual") for mask in masks for seed in seeds]
+    wanted = [Wanted.of(game, round.manifest, seed, mask, "counterfactual") for mask in masks for seed in seeds]
     return Followup(round=round.id, wanted=tuple(wanted))
 
 

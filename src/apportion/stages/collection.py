@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load as arrays_from_bytes
 from safetensors.numpy import save as arrays_to_bytes
@@ -69,8 +68,8 @@ def read_contributions(store: Store, manifest: Manifest) -> Iterator[Contributio
         titles[row["contributor"]].append(row["title"])
     for who in manifest.contributors:
         images = _unpack(store, who.data)
-        pixels = images.pixels.numpy().transpose(0, 2, 3, 1)
-        yield Contribution(who.name, pixels, images.flip.numpy(), tuple(titles[who.name]), who.joined)
+        pixels = images.pixels.transpose(0, 2, 3, 1)
+        yield Contribution(who.name, pixels, images.flip, tuple(titles[who.name]), who.joined)
 
 
 def outdated(store: Store, contributions: Sequence[Contribution]) -> list[str]:
@@ -91,8 +90,8 @@ def training_images(store: Store, data: Sequence[str], resolution: int) -> Image
     """All images of these contributors' data (data hashes), in the order of the hashes: equal data train equal models."""
     parts = [_unpack(store, item) for item in sorted(data)]
     if not parts:
-        return Images(torch.empty((0, 3, resolution, resolution), dtype=torch.uint8), torch.empty(0, dtype=torch.bool))
-    return Images(torch.cat([part.pixels for part in parts]), torch.cat([part.flip for part in parts]))
+        return Images(np.empty((0, 3, resolution, resolution), np.uint8), np.empty(0, np.bool_))
+    return Images(np.concatenate([part.pixels for part in parts]), np.concatenate([part.flip for part in parts]))
 
 
 def _pack(contribution: Contribution) -> bytes:
@@ -104,7 +103,7 @@ def _unpack(store: Store, data: str) -> Images:
     where = store.where(images_key(data))
     try:
         arrays = arrays_from_bytes(store.get(images_key(data)))
-        return Images(torch.from_numpy(arrays["pixels"]), torch.from_numpy(arrays["flip"]))
+        return Images(arrays["pixels"], arrays["flip"])
     except (SafetensorError, KeyError) as error:
         raise Damaged(f"found no training images in {where}, expected safetensors of pixels and flip: {error}") from error
 

@@ -1,7 +1,8 @@
 """Models as stored objects, and the images they generate."""
 
-import torch
+import numpy as np
 from diffusers.models.unets.unet_2d import UNet2DModel
+from numpy.typing import NDArray
 
 from apportion.config import Config
 from apportion.diffusion import ddpm
@@ -23,8 +24,8 @@ def load_model(store: Store, key: str, compute: Compute) -> tuple[UNet2DModel, S
 
 def generate(
     unet: UNet2DModel, config: Config, seed: int, compute: Compute, spent: Spent | None = None, tick: Ticker | None = None
-) -> tuple[torch.Tensor, Spent]:
+) -> tuple[NDArray[np.uint8], Spent]:
     """Seeded images of a model, and what they and the model cost."""
     with timed() as clock:
-        images = sample(unet, config.sampling, seed, compute, tick)
+        images = sample(unet, config.sampling, seed, compute, tick).numpy()
     return images, Spent(spent.finetune if spent else 0.0, clock.seconds, compute.name)

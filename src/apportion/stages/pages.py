@@ -63,7 +63,7 @@ def outline(round: Round, before: Credits | None) -> Page:
 
 
 def _thumbnails(images: Images) -> NDArray[np.uint8]:
-    return images.pixels[:SHOWN].numpy().transpose(0, 2, 3, 1)
+    return images.pixels[:SHOWN].transpose(0, 2, 3, 1)
 
 
 def _grids(round: Round) -> Iterator[Grid]:
@@ -90,7 +90,7 @@ def _samples(round: Round, key: str) -> NDArray[np.uint8] | None:
     """The first images of a set, or None where they have expired: evidence outlives pictures."""
     if not round.store.exists(key):
         return None
-    return load_samples(round.store, key)[0][:PICTURED].numpy().transpose(0, 2, 3, 1)
+    return load_samples(round.store, key)[0][:PICTURED].transpose(0, 2, 3, 1)
 
 
 def _costs(round: Round) -> Iterator[Spent]:

@@ -22,18 +22,15 @@ from apportion.properties import PROPERTIES
 from apportion.properties import check as check_properties
 from apportion.properties.network import load as load_network
 from apportion.properties.network import network_hash, read_network
-from apportion.records import CREDITS, Game, Manifest, Plan, Property, Purpose, Recipe, Wanted, members_text
-from apportion.stages import collection, heads, intact
-from apportion.stages.round import Round, network_key, round_key, stored_network
+from apportion.records import CREDITS, Game, Manifest, Plan, Property, Recipe, Wanted
+from apportion.stages import collection, heads, intact, networks
+from apportion.stages.round import ENDPOINT_SEEDS, Round, round_key
 from apportion.store import Store, open_store
 from apportion.tracking import open_tracker
 from apportion.valuation import coalitions, intervals, shapley
 from apportion.version import code
 
 log = logging.getLogger(__name__)
-
-ENDPOINT_SEEDS = 900_000
-"""Seeds of v(nobody) and v(everybody) lie above those of any design."""
 
 FORECAST_FROM = 20
 """Evaluations of a game whose cost a forecast is made from."""
@@ -178,19 +175,14 @@ def want(config: Config, manifest: Manifest, credit: Game, truth: Game) -> Itera
     n, valuation, evaluation = manifest.n, config.valuation, config.evaluation
     nobody, everybody = np.zeros(n, bool), np.ones(n, bool)
     for r in range(valuation.endpoint_seeds):
-        yield wanting(manifest, credit, ENDPOINT_SEEDS + r, nobody, "v0")
-        yield wanting(manifest, credit, ENDPOINT_SEEDS + r, everybody, "v1")
+        yield Wanted.of(credit, manifest, ENDPOINT_SEEDS + r, nobody, "v0")
+        yield Wanted.of(credit, manifest, ENDPOINT_SEEDS + r, everybody, "v1")
     rows_per_seed = 2 if valuation.design == "leverage" else 1  # a coalition and its complement share their noise
     for row, mask in enumerate(design(config, n)):
-        yield wanting(manifest, credit, valuation.seed + row // rows_per_seed, mask, "design")
+        yield Wanted.of(credit, manifest, valuation.seed + row // rows_per_seed, mask, "design")
     for mask in held_out(config, n):
-        yield wanting(manifest, truth, evaluation.seed, mask, "held_out")
-        yield wanting(manifest, credit, evaluation.seed, mask, "paired")
-
-
-def wanting(manifest: Manifest, of: Game, seed: int, mask: NDArray[np.bool_], purpose: Purpose) -> Wanted:
-    key = of.key(seed, manifest.data(mask))
-    return Wanted(key=key, game=of.id, seed=seed, members=members_text(mask), purpose=purpose)
+        yield Wanted.of(truth, manifest, evaluation.seed, mask, "held_out")
+        yield Wanted.of(credit, manifest, evaluation.seed, mask, "paired")
 
 
 def design(config: Config, n: int) -> NDArray[np.bool_]:
@@ -311,8 +303,8 @@ def _keep(store: Store, contributions: list[Contribution], network: bytes | None
     collection.read_manifest(store, manifest.id)
     if names := collection.outdated(store, contributions):
         log.warning("labels or dates of joining of %s are not those that the stored manifest has: it stays as it is", ", ".join(names))
-    if network is not None and not store.ensure(network_key(network_hash(network)), lambda: network):
-        stored_network(store, network_hash(network))
+    if network is not None:
+        networks.keep(store, network)
 
 
 def _json(value: Any) -> bytes:

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from apportion.config import Config, parse
 from apportion.errors import ConfigError, Damaged, NotFound, StoreError
 from apportion.ledger import Ledger
-from apportion.properties.network import FeatureNetwork, network_hash
-from apportion.properties.network import load as load_network
 from apportion.records import Credits, Evaluation, Evidence, Followup, Game, Manifest, Plan, Purpose, Record, Wanted
 from apportion.stages.collection import read_manifest
 from apportion.store import Store, open_store
 
 R = TypeVar("R", bound=Record)
+
+ENDPOINT_SEEDS = 900_000
+"""Seeds of v(nobody) and v(everybody) lie above those of any design."""
 
 
 def weights_key(address: str) -> str:
@@ -31,10 +32,6 @@ def samples_key(address: str) -> str:
 
 def reference_key(address: str) -> str:
     return f"references/{address}.safetensors"
-
-
-def network_key(network: str) -> str:
-    return f"networks/{network}.safetensors"
 
 
 def round_key(round_id: str, name: str) -> str:
@@ -82,15 +79,6 @@ class Round:
 
     def game(self, wanted: Wanted) -> Game:
         return self.truth_game if wanted.game == self.plan.truth_game else self.credit_game
-
-    @cached_property
-    def network(self) -> FeatureNetwork | None:
-        """The feature network that the game is scored by, as `plan` stored it; None where no property needs one.
-
-        Raises NotFound where it is not in the store, Damaged where it is not the network of the game.
-        """
-        named = next((found.network for found in self.credit_game.properties if found.network is not None), None)
-        return None if named is None else stored_network(self.store, named)
 
     @property
     def wanted(self) -> tuple[Wanted, ...]:
@@ -147,15 +135,6 @@ class Round:
     @property
     def evidence(self) -> Evidence:
         return _read(self.store, self.id, "evidence.json", Evidence)
-
-
-def stored_network(store: Store, named: str) -> FeatureNetwork:
-    """The feature network of that hash. Raises NotFound, or Damaged where what is stored under it is another."""
-    key = network_key(named)
-    data = store.get(key)
-    if network_hash(data) != named:
-        raise Damaged(f"found network {network_hash(data)} in {store.where(key)}, expected {named}; it is left as it is")
-    return load_network(data, store.where(key))
 
 
 def _read(store: Store, round_id: str, name: str, kind: type[R]) -> R:

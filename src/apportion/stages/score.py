@@ -1,8 +1,12 @@
 """score: images to one ledger record per coalition, with the value of every property."""
 
+import torch
+
 from apportion.diffusion.compute import prepare
-from apportion.properties import PROPERTIES, measure, reference
+from apportion.properties import PROPERTIES, reference
+from apportion.properties.measure import measure
 from apportion.records import Cost, Evaluation, Wanted
+from apportion.stages import networks
 from apportion.stages.generated import load_samples
 from apportion.stages.progress import bar
 from apportion.stages.round import Round, reference_key
@@ -20,13 +24,14 @@ def make(round: Round, todo: list[Wanted], shard: int = 0) -> int:
     """As `run`, for coalitions of the caller's choice."""
     prepare("cpu", "fp32", round.config.compute.threads)
     names = [p.name for p in round.credit_game.properties]
+    network = networks.of(round)
     against = _reference(round) if any(PROPERTIES[name].needs_reference for name in names) else None
     made = 0
     with bar(len(todo), f"score {shard}", "coalition") as progress:
         for item in todo:
             images, spent = load_samples(round.store, round.samples_key(item))
             with timed() as clock:
-                values = measure(names, images, round.network, against)
+                values = measure(names, torch.from_numpy(images), network, against)
             cost = Cost(finetune=spent.finetune, sample=spent.sample, score=round_off(clock.seconds), device=spent.device)
             members = round.data(item)
             record = Evaluation(key=item.key, game=item.game, seed=item.seed, members=members, values=values, cost=cost, code=code())

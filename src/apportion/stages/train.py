@@ -5,6 +5,7 @@ import torch
 from apportion.diffusion.compute import Compute, prepare
 from apportion.diffusion.removal import Case, remove
 from apportion.properties import PROPERTIES, reference
+from apportion.stages import networks
 from apportion.stages.collection import training_images
 from apportion.stages.generated import dump_samples, load_samples
 from apportion.stages.models import dump_model, generate, load_model
@@ -42,8 +43,8 @@ def _reference(round: Round, compute: Compute) -> bytes:
     if not round.store.exists(key):
         unet, _ = load_model(round.store, weights_key(round.plan.base), compute)
         round.store.ensure(key, lambda: dump_samples(*generate(unet, round.config, round.config.seed, compute)))
-    network = round.network
+    network = networks.of(round)
     assert network is not None  # whatever is measured against a reference is measured in features
     images = training_images(round.store, round.manifest.everybody, round.config.data.resolution)
-    with torch.inference_mode():
-        return reference.dump(reference.build_reference(network, images.pixels, load_samples(round.store, key)[0]))
+    training, made = torch.from_numpy(images.pixels), torch.from_numpy(load_samples(round.store, key)[0])
+    return reference.dump(reference.build_reference(network, training, made))
