@@ -22,14 +22,15 @@ from apportion.stages.round import Round
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "tiny.yaml"
 ALONE = "compute.base_threads=1"  # more threads than cores, as with several workers, would wait for each other
+REMOVALS = "evaluation.counterfactual={property: fid, game: credit, share: 0.25, seeds: 1, random: 1}"  # what tiny.yaml leaves out
 MADE = ("checkpoints", "samples", "references", "games")  # what compute leaves in a store
 ODD = ["=SUM(A1)", "+1", "-x", "@home", 'Smith, "Jo"', "名前 Ünï", "'quoted", "[bold]", ":heart:", "two; semi"]  # names
 MODULES = {"finetune": finetune, "sample": sample, "score": score}
 
 
 def told(workdir: Path, *overrides: str) -> Config:
-    """The tiny configuration, untracked."""
-    return load(CONFIG, [ALONE, "tracking.uri=null", *overrides], workdir)
+    """The tiny configuration with a counterfactual, untracked."""
+    return load(CONFIG, [ALONE, REMOVALS, "tracking.uri=null", *overrides], workdir)
 
 
 def planned(workdir: Path, *overrides: str) -> Round:

@@ -46,10 +46,10 @@ def by_hand(net: nn.Module, images: Images, told: Fitting, seed: int, clip: floa
         draw, noise = generator(seed, "batch", step), generator(seed, "noise", step)
         index = [int(u * len(images)) for u in torch.rand(told.batch, generator=draw)]
         mirror = [bool(u < 0.5) for u in torch.rand(told.batch, generator=draw)]
-        x0 = torch.stack(
-            [images.pixels[i].flip(-1) if f and images.flip[i] else images.pixels[i] for i, f in zip(index, mirror, strict=True)]
+        x0 = np.stack(
+            [images.pixels[i][..., ::-1] if f and images.flip[i] else images.pixels[i] for i, f in zip(index, mirror, strict=True)]
         )
-        x0 = x0.double() * 2 / 255 - 1
+        x0 = torch.from_numpy(x0).double() * 2 / 255 - 1
         half = torch.randint(0, 1000, (math.ceil(told.batch / 2),), generator=noise)
         t = torch.cat([half, 999 - half])[: told.batch]
         eps = torch.randn(x0.shape, generator=noise).double()

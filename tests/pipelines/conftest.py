@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tiny import once, pipeline, planned, prepared, ran, root, snapshot
+from tiny import REMOVALS, once, pipeline, planned, prepared, ran, root, snapshot
 
 from apportion.stages.round import Round
 
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 def _run(workdir: Path, note: Path) -> None:
     before = _hashed(workdir / "store")
-    code, out, err = ran(*pipeline(workdir))
+    code, out, err = ran(*pipeline(workdir, REMOVALS))
     note.write_text(json.dumps([code, out, err, before, _hashed(workdir / "store")]))
 
 

@@ -119,7 +119,7 @@ def test_killed_inside_the_pipeline(tmp_path, whole):
     """The process group of `python -m pipelines run` goes at once, as with a machine; the same command goes on.
 
     Without the counterfactual, which changes no credits, it is done sooner."""
-    arguments = pipeline(tmp_path / "work", "evaluation.counterfactual=null")
+    arguments = pipeline(tmp_path / "work")
     models = [tmp_path / "work" / path.relative_to(whole.workdir) for path in outputs(whole.round, "finetune")]
     kill_inside(started(*arguments), models)
     made = [path for path in models if path.exists()]

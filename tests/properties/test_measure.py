@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from apportion import properties
 from apportion.errors import PropertyError
 from apportion.properties import PROPERTIES, check
 from apportion.properties.cluster_entropy import cluster_entropy
 from apportion.properties.colourfulness import colourfulness_p90
 from apportion.properties.fid import fid
 from apportion.properties.inception_score import inception_score
-from apportion.properties.measure import measure
+from apportion.properties.measure import build_reference, measure
 from apportion.properties.network import embed
-from apportion.properties.reference import build_reference, dump
+from apportion.properties.reference import dump
 
 NAMES = list(PROPERTIES)
 
@@ -50,7 +49,7 @@ def test_every_value_is_its_own_function_of_the_same_images(network, generated, 
 
 def test_images_are_embedded_once(network, generated, reference, monkeypatch):
     calls = []
-    monkeypatch.setattr(properties, "embed", lambda *inputs: calls.append(inputs) or embed(*inputs))
+    monkeypatch.setattr("apportion.properties.measure.embed", lambda *inputs: calls.append(inputs) or embed(*inputs))
     measure(NAMES, generated, network, reference)
     assert len(calls) == 1
 

@@ -6,8 +6,9 @@ import torch
 from safetensors.numpy import save
 
 from apportion.errors import Damaged, PropertyError
+from apportion.properties.measure import build_reference
 from apportion.properties.network import embed
-from apportion.properties.reference import NOTHING, Reference, build_reference, dump, load
+from apportion.properties.reference import NOTHING, Reference, dump, load
 
 
 @pytest.fixture(scope="module")

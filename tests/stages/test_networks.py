@@ -11,7 +11,7 @@ from tiny import ROOT, kept, planned, root
 from apportion.diffusion.compute import prepare
 from apportion.errors import Damaged, NotFound
 from apportion.properties import reference
-from apportion.properties.measure import measure
+from apportion.properties.measure import build_reference, measure
 from apportion.properties.network import FeatureNetwork, dump, load, network_hash
 from apportion.stages import networks, score, train
 from apportion.stages.collection import training_images
@@ -63,7 +63,7 @@ def test_the_reference_is_in_the_features_of_the_network_that_was_planned(file, 
     file.write_bytes(another())
     found = reference.load(train._reference(Round.open(round.uri), prepare("cpu", "fp32", 1)), "here")
     training = training_images(round.store, round.manifest.everybody, 16).pixels
-    expected = reference.build_reference(network, torch.from_numpy(training), made)
+    expected = build_reference(network, torch.from_numpy(training), made)
     assert np.allclose(found.mean, expected.mean)
     assert np.allclose(found.centroids, expected.centroids)
 

@@ -3,16 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apportion.errors import PropertyError
 from apportion.properties import cluster_entropy, colourfulness, fid, inception_score
-
-if TYPE_CHECKING:  # it needs torch, which whoever only asks what a property means can do without
-    from apportion.properties.reference import Reference
+from apportion.properties.reference import Reference
 
 Array = NDArray[np.float64]
 
@@ -24,7 +21,7 @@ class Measured:
     pixels: NDArray[np.uint8]
     features: Array
     probabilities: Array
-    reference: "Reference"
+    reference: Reference
 
 
 @dataclass(frozen=True)

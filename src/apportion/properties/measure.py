@@ -1,4 +1,4 @@
-"""The properties of one set of generated images, all of them from the same embedding."""
+"""Images to values: the reference of a game, then the properties of each set of generated images, all from one embedding."""
 
 import math
 from collections.abc import Sequence
@@ -9,10 +9,25 @@ from numpy.typing import NDArray
 
 from apportion.errors import PropertyError
 from apportion.properties import PROPERTIES, Measured, check
+from apportion.properties.cluster_entropy import CLUSTERS, ward_centroids
+from apportion.properties.fid import moments
 from apportion.properties.network import FeatureNetwork, embed
 from apportion.properties.reference import NOTHING, Reference
 
 Array = NDArray[np.float64]
+
+
+def build_reference(
+    network: FeatureNetwork, training: torch.Tensor, full_model_samples: torch.Tensor | None, clusters: int = CLUSTERS
+) -> Reference:
+    """From all training images and images of the full model, both uint8 (k, 3, side, side).
+
+    Without samples there are no centroids, and cluster_entropy refuses to be measured. Raises PropertyError for fewer than 2 training
+    images, fewer distinct samples than clusters, or features that are not finite."""
+    mean, covariance = moments(_features(network, training))
+    if full_model_samples is None:
+        return Reference(mean, covariance, np.empty((0, len(mean))))
+    return Reference(mean, covariance, ward_centroids(_features(network, full_model_samples), clusters))
 
 
 def measure(
@@ -46,3 +61,10 @@ def _embedded(names: Sequence[str], pixels: torch.Tensor, network: FeatureNetwor
     if not (np.isfinite(features).all() and np.isfinite(probabilities).all()):
         raise PropertyError(f"found features that are not finite, expected finite ones for {', '.join(names)} (option network)")
     return features, probabilities
+
+
+def _features(network: FeatureNetwork, pixels: torch.Tensor) -> Array:
+    features, _ = embed(network, pixels)
+    if not np.isfinite(features).all():
+        raise PropertyError("found features of training or full-model images that are not finite, expected finite ones (option network)")
+    return features

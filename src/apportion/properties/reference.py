@@ -3,16 +3,12 @@
 from dataclasses import asdict, dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as arrays_from_bytes
 from safetensors.numpy import save as arrays_to_bytes
 
-from apportion.errors import Damaged, PropertyError
-from apportion.properties.cluster_entropy import CLUSTERS, ward_centroids
-from apportion.properties.fid import moments
-from apportion.properties.network import FeatureNetwork, embed
+from apportion.errors import Damaged
 
 Array = NDArray[np.float64]
 
@@ -27,19 +23,6 @@ class Reference:
 
 
 NOTHING = Reference(np.empty(0), np.empty((0, 0)), np.empty((0, 0)))
-
-
-def build_reference(
-    network: FeatureNetwork, training: torch.Tensor, full_model_samples: torch.Tensor | None, clusters: int = CLUSTERS
-) -> Reference:
-    """From all training images and images of the full model, both uint8 (k, 3, side, side).
-
-    Without samples there are no centroids, and cluster_entropy refuses to be measured. Raises PropertyError for fewer than 2 training
-    images, fewer distinct samples than clusters, or features that are not finite."""
-    mean, covariance = moments(_features(network, training))
-    if full_model_samples is None:
-        return Reference(mean, covariance, np.empty((0, len(mean))))
-    return Reference(mean, covariance, ward_centroids(_features(network, full_model_samples), clusters))
 
 
 def dump(reference: Reference) -> bytes:
@@ -60,10 +43,3 @@ def load(data: bytes, origin: str) -> Reference:
         found = {name: f"{array.dtype} {array.shape}" for name, array in sorted(arrays.items())}
         raise Damaged(f"found {found} in {origin}, expected finite float64 mean (d,), covariance (d, d) and centroids (clusters, d)")
     return reference
-
-
-def _features(network: FeatureNetwork, pixels: torch.Tensor) -> Array:
-    features, _ = embed(network, pixels)
-    if not np.isfinite(features).all():
-        raise PropertyError("found features of training or full-model images that are not finite, expected finite ones (option network)")
-    return features

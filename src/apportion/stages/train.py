@@ -5,6 +5,7 @@ import torch
 from apportion.diffusion.compute import Compute, prepare
 from apportion.diffusion.removal import Case, remove
 from apportion.properties import PROPERTIES, reference
+from apportion.properties.measure import build_reference
 from apportion.stages import networks
 from apportion.stages.collection import training_images
 from apportion.stages.generated import dump_samples, load_samples
@@ -47,4 +48,4 @@ def _reference(round: Round, compute: Compute) -> bytes:
     assert network is not None  # whatever is measured against a reference is measured in features
     images = training_images(round.store, round.manifest.everybody, round.config.data.resolution)
     training, made = torch.from_numpy(images.pixels), torch.from_numpy(load_samples(round.store, key)[0])
-    return reference.dump(reference.build_reference(network, training, made))
+    return reference.dump(build_reference(network, training, made))
