@@ -261,6 +261,9 @@ def test_a_work_folder_is_made_absolute_and_a_percent_in_it_is_no_escape(told, t
         ("tracking.uri", "https://s3cret@mlflow", "MLFLOW_TRACKING_TOKEN"),
         ("tracking.uri", "https://ada:s3c@ret@mlflow", "MLFLOW_TRACKING_PASSWORD"),
         ("tracking.uri", "postgresql://ada:s3cret@host/mlflow", "PGPASSWORD"),
+        ("tracking.uri", "postgresql://host/mlflow?sslmode=require&password=s3cret", "PGPASSWORD"),
+        ("tracking.uri", "https://mlflow/?ACCESS_TOKEN=s3cret&a=b", "MLFLOW_TRACKING_TOKEN"),
+        ("tracking.artifacts", "https://bucket/runs?X-Amz-Signature=s3cret", "expected none"),
         ("tracking.artifacts", "s3://key:s3cret@bucket/runs", "AWS_SECRET_ACCESS_KEY"),
         ("store", "s3://key:s3cret@bucket/store", "AWS_SECRET_ACCESS_KEY"),
         ("network", "s3://key:s3cret@bucket/features.safetensors", "AWS_SECRET_ACCESS_KEY"),
@@ -277,7 +280,7 @@ def test_credentials_in_an_address_are_refused_and_not_shown(told, option, addre
 
 
 def test_an_at_sign_elsewhere_is_none_of_a_user(told):
-    overrides = ["network=/models/a@b.safetensors", "store=file:///data/a@b", "tracking.uri=https://mlflow/team@home"]
+    overrides = ["network=/models/a@b.safetensors", "store=file:///data/a@b", "tracking.uri=https://mlflow/team@home?passing=1"]
     config = told(LEAST, *overrides, workdir=Path("/tmp/x@y"))
     assert (config.store, config.network) == ("file:///data/a@b", "/models/a@b.safetensors")
     assert config.tracking.artifacts == "/tmp/x@y/artifacts"

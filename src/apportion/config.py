@@ -34,19 +34,24 @@ CREDENTIALS = {
 }
 """By scheme of an address: where its credentials belong."""
 
+SECRET = re.compile(
+    r"([?&;](?:user|\w*passw(?:or)?d|pwd|\w*token|\w*secret\w*|access_?key\w*|(?:\w|-)*sig(?:nature)?)=)[^&;\s'\"]*", re.IGNORECASE
+)
+"""A parameter of an address's query that tells a user or a password, as drivers of databases take them."""
+
 
 def _without_credentials(address: str) -> str:
     """A configuration is stored with its round, shown and tracked, so nothing secret may be in it."""
     parts = urlsplit(address)
-    if parts.scheme and "@" in parts.netloc:
+    if parts.scheme and ("@" in parts.netloc or SECRET.search(f"?{parts.query}")):
         place = CREDENTIALS.get(parts.scheme, "what the driver reads, as PGUSER and PGPASSWORD for PostgreSQL")
         raise ValueError(f"found a user or a password in an address, expected none, as it is stored with the round; use {place}")
     return address
 
 
 def masked(text: str) -> str:
-    """Without what stands before the host in the addresses of a text."""
-    return re.sub(r"://[^/\s]+@", "://***@", text)
+    """Without what stands before the host in the addresses of a text, and without what in their queries is secret."""
+    return SECRET.sub(r"\1***", re.sub(r"://[^/\s]+@", "://***@", text))
 
 
 Address = Annotated[str, AfterValidator(_without_credentials)]
