@@ -87,8 +87,11 @@ def conclude(config: Config, seconds: float) -> None:
     from apportion.store import open_store
 
     store = open_store(config.store)
+    round = Round.open(f"{store.uri.rstrip('/')}/rounds/{head(store, config.project)}")
+    if round.config.told() != config.told():
+        raise ApportionError(f"round {round.id} of another configuration was published meanwhile: `apportion rounds` lists this one")
     console.print()
-    print_credits(Round.open(f"{store.uri.rstrip('/')}/rounds/{head(store, config.project)}"))
+    print_credits(round)
     log.info("pipeline: %.1f s", seconds)
 
 

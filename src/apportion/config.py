@@ -25,6 +25,7 @@ from apportion.errors import ConfigError
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 CREDENTIALS = {
@@ -164,7 +165,7 @@ class Valuation(Strict):
     endpoint_seeds: Annotated[int, Field(ge=2)] = 3
     stated_v0: dict[str, float] = {}
     level: Share = 0.95
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 class Counterfactual(Strict):
@@ -184,7 +185,7 @@ class Evaluation(Strict):
     alphas: Annotated[list[Share], Field(min_length=1)] = [0.5]
     threshold: Annotated[float, Field(ge=-1, le=1)] = 0.5
     counterfactual: Counterfactual | None = None
-    seed: Annotated[int, Field(ge=0)] = 1000
+    seed: Seed = 1000
 
     @model_validator(mode="after")
     def _once(self) -> "Evaluation":
@@ -199,7 +200,7 @@ class Tracking(Strict):
 
     uri: Address | None = "sqlite:///{workdir}/mlflow.db"
     artifacts: Address | None = "{workdir}/artifacts"
-    experiment: str = "apportion"
+    experiment: Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)] = "apportion"
 
 
 class Compute(Strict):
@@ -228,7 +229,7 @@ class Config(Strict):
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
     compute: Compute = Compute()
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _halves(self) -> "Config":
@@ -239,6 +240,10 @@ class Config(Strict):
                 f"each of the {levels} levels of model.channels halves it but the first"
             )
         return self
+
+    def told(self) -> dict[str, Any]:
+        """What of this names a round. Where data and network lie does not: the manifest and the games name them by their hashes."""
+        return self.model_dump(mode="json", exclude={"store", "data", "tracking", "compute", "network"})
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import unicodedata
 from datetime import date, datetime
 from pathlib import Path
@@ -103,6 +104,13 @@ def test_formats(root, suffix):
 def test_the_content_decides_not_the_suffix(root):
     write(root / "one" / "x.png", 5).rename(root / "one" / "x.jpg")
     assert np.array_equal(only(root), noise(5))
+
+
+def test_a_hidden_folder_with_images_is_named(root, caplog):
+    shutil.copytree(root / "ada", root / ".cy")
+    (root / ".git").mkdir()
+    assert {c.name for c in read(root)} == {"ada", "bob"}
+    assert "hidden folders are no contributors, and '.cy' hold images" in caplog.text
 
 
 def test_hidden_files_are_ignored(root):

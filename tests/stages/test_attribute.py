@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from itertools import product
 
 import numpy as np
@@ -146,6 +147,28 @@ def test_a_stated_value_of_nobody_replaces_the_measured_one(attributed):
     assert (v0.mean, v0.se, v0.seeds, v0.stated) == (99.0, 0.0, 0, True)
     assert not round.credits.v0["inception_score"].stated
     assert sum(c.phi for c in published(round.credits, "fid")) == pytest.approx(round.credits.v1["fid"].mean - 99, rel=1e-12)
+
+
+def test_banzhaf_values_add_up_to_nothing_and_have_no_shares(attributed):
+    credits = attributed().credits.credits
+    assert {c.share for c in credits if c.method == "banzhaf"} == {None}
+    assert None not in {c.share for c in credits if c.method == "leverage"}
+
+
+def test_no_shares_of_a_gain_that_may_be_noise(attributed):
+    """v1 - v0 is 0.1 here, and its standard error more than half of that."""
+    round = attributed(value=lambda mask, _, seed: 0.025 * float(mask.sum()) + 0.2 * (seed % 2))
+    assert math.hypot(round.credits.v0["fid"].se, round.credits.v1["fid"].se) > 0.05
+    assert {c.share for c in round.credits.credits} == {None}
+
+
+def test_a_stated_value_for_every_property_asks_for_no_model_of_nobody(attributed):
+    every = "valuation.stated_v0={fid: 99, inception_score: 1, cluster_entropy: 0, colourfulness_p90: 76}"
+    round = attributed(every)
+    assert not [item for item in round.plan.wanted if item.purpose == "v0"]
+    assert {name: end.mean for name, end in round.credits.v0.items()} == {
+        name: {"fid": 99, "inception_score": 1, "cluster_entropy": 0, "colourfulness_p90": 76}[name] for name in round.config.properties
+    }
 
 
 def test_no_shares_of_no_gain(attributed):

@@ -16,6 +16,7 @@ from tiny import ODD, concluded, fill, from_folder, give, kept, planned, root, t
 
 from apportion import cli, stages, version
 from apportion.errors import Conflict, Damaged, NotFound
+from apportion.properties.network import read_network
 from apportion.records import Commit
 from apportion.stages import attribute, evaluate, plan, publish
 from apportion.stages.attribute import cell, published
@@ -194,7 +195,7 @@ def test_other_code_alone_makes_no_new_round_and_is_told(round, tmp_path, monkey
 
 
 def test_another_way_from_values_to_credits_is_another_round_of_the_same_evaluations(round, tmp_path, monkeypatch):
-    monkeypatch.setattr(plan, "CREDITS", 2)
+    monkeypatch.setattr(plan, "CREDITS", plan.CREDITS + 1)
     found = plan.run(told(tmp_path / "work", *SMALL))
     assert (found.work, found.pending) == (True, 0)
     assert found.round_uri != round.uri
@@ -302,6 +303,23 @@ def test_a_round_that_becomes_the_head_again_keeps_its_tracking_run_as_it_was(tm
     after = client.get_run(commits[1].tracking_run).data
     assert (after.metrics, after.params) == (before.metrics, before.params)
     assert after.tags["apportion.previous"] == before.tags["apportion.previous"] == rounds[0].id
+
+
+def test_a_round_whose_network_has_moved_is_published_again(tmp_path):
+    """MLflow takes a parameter once: where a file lay is none. The games name the network by its hash, so the round is the same."""
+    tracked, net = f"tracking.uri=sqlite:///{tmp_path}/work/mlflow.db", tmp_path / "net.safetensors"
+    net.write_bytes(read_network("openmoji"))
+    first, second = (made(tmp_path / "work", tracked, f"valuation.level={level}") for level in (0.95, 0.9))
+    for round in (first, second):
+        publish.run(round.uri)
+    moved = plan.run(told(tmp_path / "work", *SMALL, tracked, f"network={net}"))
+    assert (moved.work, moved.round_uri) == (True, first.uri)
+    publish.run(first.uri)
+    assert head(first.store, "tiny") == first.id
+    run = Commit.parse(first.store.get(f"rounds/{first.id}/round.json"), "round.json").tracking_run
+    found = MlflowClient(tracking_uri=first.config.tracking.uri).get_run(run).data
+    assert found.tags["apportion.network"] == f'"{net}"'
+    assert "network" not in found.params
 
 
 @pytest.mark.parametrize("damage", ["cut", "schema", "of another round", "gone", "head"])

@@ -1,12 +1,14 @@
 """What two rounds of one store share when a contributor is renamed, changes their data or joins: keys of evaluations and of models."""
 
+import shutil
+
 import numpy as np
 import pytest
 from tiny import concluded, fill, from_folder, give, planned, told
 
 from apportion.config import digest
 from apportion.records import Contributor, Manifest, Plan
-from apportion.stages import plan
+from apportion.stages import plan, prune, train
 from apportion.stages.attribute import published
 
 RETRAIN = ("removal={method: retrain}",)
@@ -98,6 +100,33 @@ def test_retraining_without_a_reference_shares_what_a_joins_design_asks_again(dr
     assert {key for key, purpose in known.items() if purpose == "v0"} <= shared
     ours, theirs = members(before, BEFORE), members(after, JOINED)
     assert all(ours[key] == theirs[key] for key in shared)
+
+
+def test_where_images_lie_names_no_round(tmp_path):
+    """Another mount, another way to write it, another option that changes no pixel: what was given is the same."""
+    data = give(tmp_path / "data", ["ann", "bob", "cy", "dee"])
+    shutil.copytree(data, tmp_path / "elsewhere")
+    asked = ("properties=[fid]", "evaluation.held_out=0")
+    ids = {planned(tmp_path / "work", *from_folder(path), *asked).id for path in (data, f"{data}/", tmp_path / "elsewhere")}
+    ids.add(planned(tmp_path / "work", *from_folder(data), "data.resize=crop", *asked).id)
+    assert len(ids) == 1
+    give(tmp_path / "elsewhere", ["eve"])
+    assert planned(tmp_path / "work", *from_folder(tmp_path / "elsewhere"), *asked).id not in ids
+
+
+def test_a_round_with_nothing_to_evaluate_makes_no_model(tmp_path):
+    """Models and images expire; what has been evaluated has not."""
+    first = planned(tmp_path / "work", "evaluation.counterfactual=null")
+    fill(first, lambda mask, *_: float(mask.sum()))
+    concluded(first.uri)
+    second = planned(tmp_path / "work", "evaluation.counterfactual=null", "valuation.level=0.9")
+    assert second.settled
+    assert train.run(second.uri) == second.plan.base
+    assert prune.run(second.uri) == second.plan.pruned
+    concluded(second.uri)
+    assert not list(second.store.list("checkpoints/"))
+    followed = planned(tmp_path / "work", "valuation.level=0.8")  # its counterfactual will need models, of whom is not known yet
+    assert not followed.settled
 
 
 WORTH = [1.0, -2.0, 3.0, 0.5]

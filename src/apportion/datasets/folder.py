@@ -5,6 +5,7 @@ animation gives its first frame, colour profiles are not applied. Nothing outsid
 """
 
 import csv
+import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,8 @@ from PIL import Image, ImageOps
 from apportion.config import Folder
 from apportion.datasets.contribution import Contribution, enough, first, refuse
 from apportion.errors import DataError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # the content decides, whatever the suffix; no other decoder of Pillow is ever entered
@@ -97,7 +100,10 @@ def _contribution(name: str, entries: Sequence[Entry], pixels: dict[Path, NDArra
 
 def _folders(root: Path) -> dict[str, list[Entry]]:
     """Entries by contributor; a contributor with an empty folder has none."""
-    givers = sorted(path for path in root.iterdir() if not _hidden(path))
+    found = sorted(root.iterdir())
+    givers = [path for path in found if not _hidden(path)]
+    if passed := [repr(path.name) for path in found if path.name.startswith(".") and _holds_images(path)]:
+        log.warning("hidden folders are no contributors, and %s hold images: rename what is one (data.path)", ", ".join(passed))
     if not givers:
         raise DataError(f"found no folders in {root}, expected one per contributor (data.path)")
     strays = [repr(path.name) for path in givers if not path.is_dir() or path.is_symlink()]
@@ -108,6 +114,10 @@ def _folders(root: Path) -> dict[str, list[Entry]]:
         gifts.setdefault(_composed(giver.name), []).extend(files)
     _refuse_files([entry for entries in gifts.values() for entry in entries], root)
     return gifts
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in SUFFIXES for path in folder.rglob("*"))
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -34,7 +34,7 @@ def ward_centroids(features: Array, clusters: int = CLUSTERS) -> Array:
     if not 2 <= clusters <= distinct:
         raise PropertyError(
             f"found {distinct} distinct images of the full model for {clusters} clusters, expected one for each or more, "
-            "and 2 clusters or more (cluster_entropy: options clusters, sampling.images)"
+            "and 2 clusters or more (sampling.images; or the model makes one image again and again: train.steps, train.lr)"
         )
     labels = cut_tree(linkage(features, method="ward"), n_clusters=clusters).ravel()
     return np.stack([features[labels == label].mean(axis=0) for label in range(clusters)])

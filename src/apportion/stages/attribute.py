@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,9 @@ from apportion.stages.round import ENDPOINT_SEEDS, Round
 from apportion.valuation import intervals, shapley
 
 Array = NDArray[np.float64]
+
+SURE = 2.0
+"""Standard errors that v1 - v0 is off 0 by before it is divided into shares."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Credits (n,) with standard errors and an interval where there are honest ones."""
+    """Credits (n,) with standard errors and an interval where there are honest ones; `shared` where they add up to v1 - v0."""
 
     phi: Array
     se: Array | None = None
     low: Array | None = None
     high: Array | None = None
+    shared: bool = True
 
 
 def leverage(s: Sample) -> Estimate:
@@ -51,7 +56,7 @@ def kernelshap(s: Sample) -> Estimate:
 
 
 def banzhaf(s: Sample) -> Estimate:
-    return Estimate(shapley.banzhaf(s.Z, s.y, "leverage", v0=s.v0.mean, v1=s.v1.mean))
+    return Estimate(shapley.banzhaf(s.Z, s.y, "leverage", v0=s.v0.mean, v1=s.v1.mean), shared=False)
 
 
 METHODS: dict[str, dict[str, Callable[[Sample], Estimate]]] = {
@@ -90,6 +95,7 @@ def credit(round: Round) -> Credits:
 
 def _credits(round: Round, name: str, sample: Sample) -> Iterator[Credit]:
     gain = sample.v1.mean - sample.v0.mean
+    noise = math.hypot(sample.v0.se, sample.v1.se)
     for method, estimate in METHODS[round.config.valuation.design].items():
         found = estimate(sample)
         for i, contributor in enumerate(round.manifest.names):
@@ -102,7 +108,7 @@ def _credits(round: Round, name: str, sample: Sample) -> Iterator[Credit]:
                 se=_finite(found.se, i),
                 low=_finite(found.low, i),
                 high=_finite(found.high, i),
-                share=phi / gain if gain else None,
+                share=phi / gain if found.shared and abs(gain) > SURE * noise else None,
             )
 
 

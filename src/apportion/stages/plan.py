@@ -24,7 +24,7 @@ from apportion.properties.network import load as load_network
 from apportion.properties.network import network_hash, read_network
 from apportion.records import CREDITS, Game, Manifest, Plan, Property, Recipe, Wanted
 from apportion.stages import collection, heads, intact, networks
-from apportion.stages.round import ENDPOINT_SEEDS, Round, round_key
+from apportion.stages.round import ENDPOINT_SEEDS, PAIRED_SEEDS, Round, round_key
 from apportion.store import Store, open_store
 from apportion.tracking import open_tracker
 from apportion.valuation import coalitions, intervals, shapley
@@ -116,8 +116,10 @@ def _remember(store: Store, plan: Plan, config: Config) -> None:
 
 
 def forecast(ledger: Ledger, pending: list[Wanted], shards: int) -> str:
-    """What the pending evaluations should take, by what evaluations of their games took before; nothing where none did."""
+    """What the pending evaluations should take (not the base model), by what others of their games took; nothing where none did."""
     hours = 0.0
+    if not pending:
+        return ""
     for game in sorted({item.game for item in pending}):
         known = sorted(ledger.keys(game))[:FORECAST_FROM]
         if not known:
@@ -142,9 +144,8 @@ def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Pl
     credit = game(config, recipe(config, config.removal.method, start, precision), reference, network)
     truth = game(config, recipe(config, "retrain", None, precision), reference, network)
     wanted = tuple(want(config, manifest, credit, truth))
-    told = config.model_dump(mode="json", exclude={"store", "tracking", "compute", "network"})  # the games name the network by its hash
     asked = [item.model_dump() for item in wanted]
-    round_id = digest({"told": told, "manifest": manifest.id, "wanted": asked, "credits": CREDITS})
+    round_id = digest({"told": config.told(), "manifest": manifest.id, "wanted": asked, "credits": CREDITS})
     plan = Plan(
         round=round_id, manifest=manifest.id, base=base, pruned=pruned, reference=reference,
         credit_game=credit.id, truth_game=truth.id, wanted=wanted, code=code(),
@@ -174,15 +175,17 @@ def want(config: Config, manifest: Manifest, credit: Game, truth: Game) -> Itera
     """Every evaluation of the round, in the order of its plan."""
     n, valuation, evaluation = manifest.n, config.valuation, config.evaluation
     nobody, everybody = np.zeros(n, bool), np.ones(n, bool)
+    stated = set(valuation.stated_v0) >= set(config.properties)  # then nothing asks for nobody's model
     for r in range(valuation.endpoint_seeds):
-        yield Wanted.of(credit, manifest, ENDPOINT_SEEDS + r, nobody, "v0")
+        if not stated:
+            yield Wanted.of(credit, manifest, ENDPOINT_SEEDS + r, nobody, "v0")
         yield Wanted.of(credit, manifest, ENDPOINT_SEEDS + r, everybody, "v1")
     rows_per_seed = 2 if valuation.design == "leverage" else 1  # a coalition and its complement share their noise
     for row, mask in enumerate(design(config, n)):
         yield Wanted.of(credit, manifest, valuation.seed + row // rows_per_seed, mask, "design")
     for mask in held_out(config, n):
         yield Wanted.of(truth, manifest, evaluation.seed, mask, "held_out")
-        yield Wanted.of(credit, manifest, evaluation.seed, mask, "paired")
+        yield Wanted.of(credit, manifest, PAIRED_SEEDS + evaluation.seed, mask, "paired")
 
 
 def design(config: Config, n: int) -> NDArray[np.bool_]:

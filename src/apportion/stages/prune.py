@@ -16,11 +16,12 @@ log = logging.getLogger(__name__)
 
 
 def run(round_uri: str) -> str:
-    """Makes the pruned model of a round where it is absent; returns its id, or the base model's where the round does not prune."""
+    """Makes the pruned model of a round where it is absent and needed; returns its id, or the base model's where the round prunes none."""
     round = Round.open(round_uri)
     if round.plan.pruned is None:
         return round.plan.base
-    round.store.ensure(weights_key(round.plan.pruned), lambda: _pruned(round))
+    if not round.settled:
+        round.store.ensure(weights_key(round.plan.pruned), lambda: _pruned(round))
     return round.plan.pruned
 
 

@@ -87,7 +87,7 @@ def track(round: Round, before: Credits | None, tracker: Tracker) -> str | None:
     """One run for the round and one nested run for each method."""
     # What may change before a round is finished is tags: MLflow takes each parameter once.
     tags = {
-        **_flat({"apportion": {"compute": round.config.compute.model_dump(mode="json")}}),
+        **_flat({"apportion": {"compute": round.config.compute.model_dump(mode="json"), "network": round.config.network}}),
         "apportion.project": round.config.project,
         "apportion.manifest": round.plan.manifest,
         "apportion.code": code(),
@@ -97,7 +97,8 @@ def track(round: Round, before: Credits | None, tracker: Tracker) -> str | None:
     run = tracker.start(round.id, None, tags)
     if run is None:
         return None
-    tracker.params(run, _flat(round.config.model_dump(mode="json", exclude={"store", "tracking", "compute"})))
+    data = {"source": round.config.data.source, "resolution": round.config.data.resolution}
+    tracker.params(run, _flat({**round.config.told(), "data": data}))
     tracker.metrics(run, metrics(round, before))
     for name in round.config.properties:
         values = [evaluation.values[name] for _, evaluation in round.evaluations("design")]

@@ -18,8 +18,11 @@ from apportion.store import Store, open_store
 
 R = TypeVar("R", bound=Record)
 
-ENDPOINT_SEEDS = 900_000
-"""Seeds of v(nobody) and v(everybody) lie above those of any design."""
+ENDPOINT_SEEDS = 2**40
+"""Seeds of v(nobody) and v(everybody) lie above those of any design (config.Seed)."""
+
+PAIRED_SEEDS = 2**41
+"""So do those of held-out coalitions in the credits' game: with retraining's own seed the two games would share noise, and agree by it."""
 
 
 def weights_key(address: str) -> str:
@@ -84,6 +87,12 @@ class Round:
     def wanted(self) -> tuple[Wanted, ...]:
         """Everything the round evaluates: what was planned, and what the credits then called for."""
         return self.plan.wanted + (self.followup.wanted if self.has("followup.json") else ())
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to evaluate, nor will be: then no stage needs a model, and one that has expired is not made again."""
+        followed = self.config.evaluation.counterfactual is None or self.has("followup.json")
+        return followed and not self.ledger.pending(self.wanted)
 
     def pending(self, shard: int = 0) -> list[Wanted]:
         """What shard `shard` still has to evaluate. Retrained coalitions come first, so that dear and cheap ones are dealt out evenly.

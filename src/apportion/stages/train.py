@@ -16,8 +16,10 @@ from apportion.stages.spent import timed
 
 
 def run(round_uri: str) -> str:
-    """Makes the base model of a round and its reference where they are absent; returns the base model's id."""
+    """Makes the base model of a round and its reference where they are absent and needed; returns the base model's id."""
     round = Round.open(round_uri)
+    if round.settled:
+        return round.plan.base
     compute = prepare(round.config.compute.device, round.truth_game.recipe.precision, round.config.compute.base_threads)
     round.store.ensure(weights_key(round.plan.base), lambda: _base(round, compute))
     if any(PROPERTIES[p.name].needs_reference for p in round.credit_game.properties):
@@ -43,9 +45,11 @@ def _reference(round: Round, compute: Compute) -> bytes:
     key = base_samples_key(round)
     if not round.store.exists(key):
         unet, _ = load_model(round.store, weights_key(round.plan.base), compute)
-        round.store.ensure(key, lambda: dump_samples(*generate(unet, round.config, round.config.seed, compute)))
+        with bar(round.config.sampling.images, "reference", "image") as progress:
+            made = generate(unet, round.config, round.config.seed, compute, tick=progress.update)
+        round.store.ensure(key, lambda: dump_samples(*made))
     network = networks.of(round)
     assert network is not None  # whatever is measured against a reference is measured in features
     images = training_images(round.store, round.manifest.everybody, round.config.data.resolution)
-    training, made = torch.from_numpy(images.pixels), torch.from_numpy(load_samples(round.store, key)[0])
-    return reference.dump(build_reference(network, training, made))
+    of_everybody = torch.from_numpy(load_samples(round.store, key)[0])
+    return reference.dump(build_reference(network, torch.from_numpy(images.pixels), of_everybody))

@@ -58,8 +58,9 @@ def covers(m: int, n: int, method: str, *, every: bool = False) -> str:
         f"a player's Shapley value in the {method} game, each player taken alone, over the draw of coalitions and the noise of "
         "their evaluation; not how far that game is from retraining"
     )
-    if m < RANKING_ONLY_BELOW * n:
-        return f"ranking only ({m} coalitions for {n} players, expected at least {RANKING_ONLY_BELOW * n}): {text}"
+    enough = min(RANKING_ONLY_BELOW * n, 2**n - 2)
+    if m < enough:
+        return f"ranking only ({m} coalitions for {n} players, expected at least {enough}): {text}"
     return text
 
 
