@@ -23,6 +23,7 @@ from PIL import Image, ImageOps
 from apportion.config import Folder
 from apportion.datasets.contribution import Contribution, enough, first, refuse
 from apportion.errors import DataError
+from apportion.progress import bar
 
 log = logging.getLogger(__name__)
 
@@ -262,11 +263,13 @@ def _pixels(entries: Sequence[Entry], data: Folder) -> dict[Path, NDArray[np.uin
     """Every file's image (side, side, 3), or one DataError about all that are unfit."""
     pixels: dict[Path, NDArray[np.uint8]] = {}
     unfit: dict[str, list[str]] = {kind: [] for kind in UNFIT}
-    for entry in entries:
-        try:
-            pixels[entry.file] = np.asarray(fitted(picture(entry.file), data))
-        except UnfitError as error:
-            unfit[error.kind].append(f"{entry.title}: {error}")
+    with bar(len(entries), "read", "image") as progress:
+        for entry in entries:
+            try:
+                pixels[entry.file] = np.asarray(fitted(picture(entry.file), data))
+            except UnfitError as error:
+                unfit[error.kind].append(f"{entry.title}: {error}")
+            progress.update()
     words = {"side": data.resolution, "suffixes": ", ".join(SUFFIXES)}
     messages = [
         "\n  ".join([f"found {len(found)} {UNFIT[kind].format(**words)}:", *first(found)]) for kind, found in unfit.items() if found

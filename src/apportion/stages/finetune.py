@@ -6,10 +6,10 @@ from apportion.config import Fitting
 from apportion.diffusion.compute import Compute, prepare
 from apportion.diffusion.removal import Case, remove
 from apportion.diffusion.train import Ticker
+from apportion.progress import bar
 from apportion.records import Wanted
 from apportion.stages.collection import training_images
 from apportion.stages.models import dump_model, load_model
-from apportion.stages.progress import bar
 from apportion.stages.round import Round, weights_key
 from apportion.stages.spent import timed
 

@@ -6,9 +6,9 @@ from apportion.diffusion import ddpm
 from apportion.diffusion.compute import prepare
 from apportion.diffusion.prune import prune
 from apportion.diffusion.train import fit
+from apportion.progress import bar
 from apportion.stages.collection import training_images
 from apportion.stages.models import dump_model, load_model
-from apportion.stages.progress import bar
 from apportion.stages.round import Round, weights_key
 from apportion.stages.spent import timed
 

@@ -4,10 +4,10 @@ from functools import partial
 
 from apportion.diffusion.compute import Compute, prepare
 from apportion.diffusion.train import Ticker
+from apportion.progress import bar
 from apportion.records import Wanted
 from apportion.stages.generated import dump_samples
 from apportion.stages.models import generate, load_model
-from apportion.stages.progress import bar
 from apportion.stages.round import Round
 
 

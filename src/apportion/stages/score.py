@@ -3,12 +3,12 @@
 import torch
 
 from apportion.diffusion.compute import prepare
+from apportion.progress import bar
 from apportion.properties import PROPERTIES, reference
 from apportion.properties.measure import measure
 from apportion.records import Cost, Evaluation, Wanted
 from apportion.stages import networks
 from apportion.stages.generated import load_samples
-from apportion.stages.progress import bar
 from apportion.stages.round import Round, reference_key
 from apportion.stages.spent import timed
 from apportion.version import code

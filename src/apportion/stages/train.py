@@ -4,13 +4,13 @@ import torch
 
 from apportion.diffusion.compute import Compute, prepare
 from apportion.diffusion.removal import Case, remove
+from apportion.progress import bar
 from apportion.properties import PROPERTIES, reference
 from apportion.properties.measure import build_reference
 from apportion.stages import networks
 from apportion.stages.collection import training_images
 from apportion.stages.generated import dump_samples, load_samples
 from apportion.stages.models import dump_model, generate, load_model
-from apportion.stages.progress import bar
 from apportion.stages.round import Round, reference_key, samples_key, weights_key
 from apportion.stages.spent import timed
 
