@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from tiny import CONFIG, REMOVALS
 
+from apportion.config import load
+from apportion.errors import ApportionError
 from apportion.stages.attribute import published
+from pipelines.__main__ import conclude
 
 NAMES = ["Emily Jäger", "Fanny Jung", "Lisa Thiel", "Sofie Ascherl"]
 PROPERTIES = ["cluster_entropy", "colourfulness_p90", "fid", "inception_score"]
@@ -134,6 +138,13 @@ def test_the_same_again_starts_no_tracking_run(again, runs):
     client = MlflowClient(tracking_uri=f"sqlite:///{again.workdir}/mlflow.db")
     experiment = client.get_experiment_by_name("apportion")
     assert {run.info.run_id for run in client.search_runs([experiment.experiment_id])} == {run.info.run_id for run in runs.values()}
+
+
+def test_a_round_of_another_configuration_is_not_shown_as_this_one(whole, capsys):
+    """The head may have been moved by somebody else since this run published."""
+    with pytest.raises(ApportionError, match=f"round {whole.round.id} of another configuration was published meanwhile"):
+        conclude(load(CONFIG, [REMOVALS, "valuation.level=0.9"], whole.workdir), 1.0)
+    assert capsys.readouterr().out == ""
 
 
 def test_everything_lies_in_the_work_folder(whole):

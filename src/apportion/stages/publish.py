@@ -97,8 +97,7 @@ def track(round: Round, before: Credits | None, tracker: Tracker) -> str | None:
     run = tracker.start(round.id, None, tags)
     if run is None:
         return None
-    data = {"source": round.config.data.source, "resolution": round.config.data.resolution}
-    tracker.params(run, _flat({**round.config.told(), "data": data}))
+    tracker.params(run, _flat({**round.config.told(), "data": {"resolution": round.config.data.resolution}}))
     tracker.metrics(run, metrics(round, before))
     for name in round.config.properties:
         values = [evaluation.values[name] for _, evaluation in round.evaluations("design")]
