@@ -135,7 +135,7 @@ def test_lines_may_come_in_pieces(size):
         "    'ada' has no outputs",
         "    ValueError: the task finished with status SUCCESS",
         "    the same image was given by '名前' (a.png) and 'Ünï' (b.png): they share the credit for it",
-        '      File "/work/main/src/apportion/stages/train.py", line 3, in run',
+        '      File "/home/me/apportion/src/apportion/stages/train.py", line 3, in run',
     ],
 )
 def test_what_our_stages_say_is_never_lost(line):
