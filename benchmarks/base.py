@@ -13,13 +13,10 @@ import torch
 
 from apportion.config import load
 from apportion.diffusion.compute import prepare
-from apportion.properties import reference
 from apportion.properties.measure import measure
-from apportion.stages import networks, plan, prune, train
-from apportion.stages.generated import load_samples
+from apportion.stages import networks, plan, prune, score, train
 from apportion.stages.models import generate, load_model
-from apportion.stages.round import Round, reference_key, weights_key
-from apportion.stages.spent import Spent
+from apportion.stages.round import Round, weights_key
 
 
 def main() -> None:
@@ -33,31 +30,20 @@ def main() -> None:
         round = Round.open(plan.run(config).round_uri)
         train.run(round.uri)
         prune.run(round.uri)
-        images, _ = load_samples(round.store, train.base_samples_key(round))
-        base, pruned = (spent(round, address) for address in (round.plan.base, round.plan.pruned))
+        (base, trained), (pruned, tuned) = (judged(round, str(address)) for address in (round.plan.base, round.plan.pruned))
         print(
-            f"{candidate or 'as configured':<50} base FID {fid(round, torch.from_numpy(images)):6.2f} after {base.finetune:5.0f} s"
-            f"   pruned {fid(round, pruned_images(round)):6.2f} after {pruned.finetune:5.0f} s more",
+            f"{candidate or 'as configured':<50} base FID {base:6.2f} after {trained:5.0f} s"
+            f"   pruned {pruned:6.2f} after {tuned:5.0f} s more",
             flush=True,
         )
 
 
-def spent(round: Round, address: str | None) -> Spent:
-    key = weights_key(str(address))
-    return Spent.read(round.store.get(key), round.store.where(key))
-
-
-def pruned_images(round: Round) -> torch.Tensor:
-    """From the noise of the base model's images."""
+def judged(round: Round, address: str) -> tuple[float, float]:
+    """FID of a stored model's images, from the same noise for every model, and the seconds of its training."""
     compute = prepare(round.config.compute.device, round.credit_game.recipe.precision, round.config.compute.base_threads)
-    unet, _ = load_model(round.store, weights_key(str(round.plan.pruned)), compute)
-    return torch.from_numpy(generate(unet, round.config, round.config.seed, compute)[0])
-
-
-def fid(round: Round, images: torch.Tensor) -> float:
-    key = reference_key(round.plan.reference)
-    against = reference.load(round.store.get(key), round.store.where(key))
-    return measure(["fid"], images, networks.of(round), against)["fid"]
+    unet, cost = load_model(round.store, weights_key(address), compute)
+    images, _ = generate(unet, round.config, round.config.seed, compute)
+    return measure(["fid"], torch.from_numpy(images), networks.of(round), score.against(round))["fid"], cost.finetune
 
 
 if __name__ == "__main__":

@@ -30,19 +30,14 @@ def main() -> None:
 
 
 def show(round: Round, name: str, coalitions: list[int]) -> None:
-    held, truth = values(round, "held_out", name)
-    for method in METHODS[round.config.valuation.design]:
-        scores = [lds(held, truth, estimate(round, name, method, m)) for m in coalitions]
+    (held, truth), (Z, y), ends = values(round, "held_out", name), values(round, "design", name), round.credits
+    for method, found in METHODS[round.config.valuation.design].items():
+        estimates = [found(Sample(Z[:m], y[:m], ends.v0[name], ends.v1[name], round.config.valuation.level)) for m in coalitions]
+        scores = [lds(held, truth, estimate.phi) for estimate in estimates]
         print(f"{name + ', ' + method:<36}" + "".join(f"{score:7.2f}" for score in scores))
     images = held @ np.array([row.samples for row in round.manifest.contributors])
     print(f"{name + ', additive fit on retrained values':<50}{spearman(left_out(held, truth), truth):7.2f}")
     print(f"{name + ', number of images':<50}{spearman(images, truth):7.2f}", flush=True)
-
-
-def estimate(round: Round, name: str, method: str, m: int) -> NDArray[np.float64]:
-    Z, y = values(round, "design", name)
-    ends, level = round.credits, round.config.valuation.level
-    return METHODS[round.config.valuation.design][method](Sample(Z[:m], y[:m], ends.v0[name], ends.v1[name], level)).phi
 
 
 def values(round: Round, purpose: str, name: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

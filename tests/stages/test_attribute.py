@@ -149,7 +149,7 @@ def test_a_stated_value_of_nobody_replaces_the_measured_one(attributed):
     assert sum(c.phi for c in published(round.credits, "fid")) == pytest.approx(round.credits.v1["fid"].mean - 99, rel=1e-12)
 
 
-def test_banzhaf_values_add_up_to_nothing_and_have_no_shares(attributed):
+def test_banzhaf_values_do_not_add_up_and_have_no_shares(attributed):
     credits = attributed().credits.credits
     assert {c.share for c in credits if c.method == "banzhaf"} == {None}
     assert None not in {c.share for c in credits if c.method == "leverage"}
@@ -163,12 +163,10 @@ def test_no_shares_of_a_gain_that_may_be_noise(attributed):
 
 
 def test_a_stated_value_for_every_property_asks_for_no_model_of_nobody(attributed):
-    every = "valuation.stated_v0={fid: 99, inception_score: 1, cluster_entropy: 0, colourfulness_p90: 76}"
-    round = attributed(every)
+    stated = {"fid": 99.0, "inception_score": 1.0, "cluster_entropy": 0.0, "colourfulness_p90": 76.0}
+    round = attributed(*(f"valuation.stated_v0.{name}={value}" for name, value in stated.items()))
     assert not [item for item in round.plan.wanted if item.purpose == "v0"]
-    assert {name: end.mean for name, end in round.credits.v0.items()} == {
-        name: {"fid": 99, "inception_score": 1, "cluster_entropy": 0, "colourfulness_p90": 76}[name] for name in round.config.properties
-    }
+    assert {name: end.mean for name, end in round.credits.v0.items()} == stated
 
 
 def test_no_shares_of_no_gain(attributed):

@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny import concluded, fill, from_folder, give, planned, told
+from tiny import concluded, evaluated, fill, from_folder, give, planned, told
 
 from apportion.config import digest
 from apportion.records import Contributor, Manifest, Plan
@@ -123,6 +123,7 @@ def test_a_round_with_nothing_to_evaluate_makes_no_model(tmp_path):
     assert second.settled
     assert train.run(second.uri) == second.plan.base
     assert prune.run(second.uri) == second.plan.pruned
+    assert set(evaluated(second.uri).values()) == {0}  # nor is anything asked for that such a model made, as the reference
     concluded(second.uri)
     assert not list(second.store.list("checkpoints/"))
     followed = planned(tmp_path / "work", "valuation.level=0.8")  # its counterfactual will need models, of whom is not known yet

@@ -106,6 +106,7 @@ def test_players_told_apart_by_one_pair_alone_have_no_bounds():
 def test_says_what_an_interval_covers():
     assert covers(48, 12, "sparsified_finetune").startswith("a player's Shapley value in the sparsified_finetune game")
     assert covers(46, 12, "retrain").startswith("ranking only (46 coalitions for 12 players, expected at least 48)")
+    assert covers(12, 4, "retrain").startswith("ranking only (12 coalitions for 4 players, expected at least 14)")  # there are no more
     whole = covers(14, 4, "retrain", every=True)
     assert whole.startswith("a player's Shapley value in the retrain game, each player taken alone, over the noise of evaluation")
     assert "from all 14 coalitions of 4 players but nobody and everybody" in whole
