@@ -3,6 +3,8 @@
 A coalition and its complement share a seed and enter the fit with opposite signs, so a pair is one observation: it is left
 out as one, and its residuals are inflated by what the fit would have missed without it."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
@@ -38,14 +40,30 @@ def standard_errors(
     Z: ArrayLike, y: ArrayLike, v0: float, v1: float, *, v0_se: float = 0.0, v1_se: float = 0.0
 ) -> tuple[Vector, Vector, int]:
     """Credits (n,), their standard errors (n,) and the degrees of freedom: what `hc3` makes intervals of. Raises as it does."""
-    fit = constrained(Z, y, v0, v1)
+    found = jackknife(Z, y, v0, v1)
     if not (0 <= v0_se < np.inf and 0 <= v1_se < np.inf):
         raise ValuationError(f"found v0_se = {v0_se} and v1_se = {v1_se}, expected finite standard errors of 0 or more")
+    variance = np.sum(found.shift**2, axis=1) + (found.by_v0 * v0_se) ** 2 + (found.by_v1 * v1_se) ** 2
+    return found.phi, np.sqrt(variance), found.spare
+
+
+class Jackknife(NamedTuple):
+    """Credits with what leaving out each pair of coalitions does to them: sums of products of shifts are their covariance (HC3)."""
+
+    phi: Vector  # (n,) credits of `shapley.leverage`
+    shift: Vector  # (n, pairs) how far leaving out each pair moves each credit; infinite where nothing would be left to tell it by
+    pair: NDArray[np.intp]  # (m,) which pair each row is of, 0..pairs-1
+    by_v0: Vector  # (n,) derivative of the credits by v0
+    by_v1: Vector  # (n,) and by v1
+    spare: int  # degrees of freedom: pairs less what is fitted to them
+
+
+def jackknife(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Jackknife:
+    """The `leverage` fit and the shifts of its credits. Raises ValuationError for bad input and for fewer pairs than players."""
+    fit = constrained(Z, y, v0, v1)
     rows, _ = checked(Z, y)
-    shift, spare = _left_out(rows, fit)
-    by_v0, by_v1 = _slopes(rows, fit)
-    variance = np.sum(shift**2, axis=1) + (by_v0 * v0_se) ** 2 + (by_v1 * v1_se) ** 2
-    return fit.phi, np.sqrt(variance), spare
+    shift, pair, spare = _left_out(rows, fit)
+    return Jackknife(fit.phi, shift, pair, *_slopes(rows, fit), spare)
 
 
 def covers(m: int, n: int, method: str, *, every: bool = False) -> str:
@@ -75,8 +93,8 @@ def _covers_noise(m: int, n: int, method: str) -> str:
     )
 
 
-def _left_out(rows: Coalitions, fit: Fit) -> tuple[Vector, int]:
-    """How far leaving out each pair moves each credit, (n, pairs), and the degrees of freedom: pairs less free credits.
+def _left_out(rows: Coalitions, fit: Fit) -> tuple[Vector, NDArray[np.intp], int]:
+    """How far leaving out each pair moves each credit, (n, pairs), the pair of each row (m,), and the degrees of freedom.
 
     The rows of a pair are u and -u after the constraint, with one weight. Their block of the hat matrix is therefore
     h ss' with s the signs, whose only eigenvalue off zero is h times the number of rows: inverting 1 - H is a division."""
@@ -92,7 +110,7 @@ def _left_out(rows: Coalitions, fit: Fit) -> tuple[Vector, int]:
     missed = np.bincount(pair, weights=sign * fit.residual) / np.maximum(kept, ALONE)
     shift = fit.A[:, first] * (sign[first] * missed)
     alone = (kept < ALONE) & (np.abs(fit.A[:, first]) > 1e-6 * np.abs(fit.A).max())
-    return np.where(alone, np.inf, shift), first.size - (n - 1) - fit.nuisance
+    return np.where(alone, np.inf, shift), pair, first.size - (n - 1) - fit.nuisance
 
 
 def _slopes(rows: Coalitions, fit: Fit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
