@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apportion.valuation import ranks, sequential
 from apportion.valuation.coalitions import draw
 from apportion.valuation.intervals import hc3
 from apportion.valuation.shapley import kernelshap, leverage
@@ -41,23 +42,84 @@ def game(n, rng, interactions=1.0):
     return Game(rng.normal(size=n), pairs, interactions * b, triples, interactions * c)
 
 
-def coverage(n, m, games, seed=0, noise=0.5, end_seeds=0, interactions=1.0, level=0.95):
+NOISE = {
+    "even": lambda size, n: np.ones(len(size)),
+    "small": lambda size, n: np.where(size <= n // 4, 5.0, 1.0),
+    "ends": lambda size, n: np.where((size == 1) | (size == n - 1), 10.0, 1.0),
+    "middle": lambda size, n: np.where(np.minimum(size, n - size) >= n // 3, 5.0, 1.0),
+}
+"""Where the noise of evaluation is larger: its standard deviation by coalition size, up to a factor."""
+
+
+def played(g, n, m, rng, seed, noise, where="even"):
+    """Coalitions (m, n) of the `leverage` design, their noisy values (m,), v0 and v1, and the scale SD(v) of the noise."""
+    Z = draw("leverage", n, m, seed)
+    v, ends = g.value(Z), g.value([[0] * n, [1] * n])
+    spread, scale = NOISE[where](Z.sum(axis=1), n), v.std() or 1.0
+    return Z, v + noise * scale * spread / np.sqrt(np.mean(spread**2)) * rng.normal(size=m), ends, scale
+
+
+def coverage(n, m, games, seed=0, noise=0.5, end_seeds=0, interactions=1.0, level=0.95, where="even", off=0.0, intervals=hc3):
     """Share of (game, player) whose interval holds the exact value, median width over SD(v), share of games held for all players.
 
-    `noise` is a multiple of SD(v) over the design; `end_seeds` > 0 measures v0 and v1 with that noise and that many seeds."""
+    `noise` is a multiple of SD(v) over the design, larger `where` NOISE says; `end_seeds` > 0 measures v0 and v1 with that noise and
+    that many seeds; v0 lies `off` SD(v) below the others' scale."""
     rng = np.random.default_rng(seed)
     held, width = np.empty((games, n), dtype=bool), np.empty(games)
     for j in range(games):
         g = game(n, rng, interactions)
-        Z = draw("leverage", n, m, seed + j)
-        v, ends = g.value(Z), g.value([[0] * n, [1] * n])
-        scale, se = v.std(), np.zeros(2)
+        Z, y, ends, scale = played(g, n, m, rng, seed + j, noise, where)
+        ends, se = ends - [off * scale, 0.0], np.zeros(2)
+        truth = g.shapley() + off * scale / n
         if end_seeds:
             seeds = ends + noise * scale * rng.normal(size=(end_seeds, 2))
             ends, se = seeds.mean(axis=0), seeds.std(axis=0, ddof=1) / np.sqrt(end_seeds)
-        low, high = hc3(Z, v + noise * scale * rng.normal(size=m), *ends, level, v0_se=se[0], v1_se=se[1])
-        held[j], width[j] = (low <= g.shapley()) & (g.shapley() <= high), np.mean(high - low) / scale
+        low, high = intervals(Z, y, *ends, level, v0_se=se[0], v1_se=se[1])
+        held[j], width[j] = (low <= truth) & (truth <= high), np.mean(high - low) / scale
     return held.mean(), np.median(width), held.all(axis=1).mean()
+
+
+def alike(n, rng):
+    """A game in which every player has the same credit, whatever is stated about their order is false, and all is noise."""
+    return Game(np.ones(n), np.zeros((0, 2), dtype=int), np.zeros(0), np.zeros((0, 3), dtype=int), np.zeros(0))
+
+
+def stated(n, m, games, seed=0, noise=0.5, kind=game, where="even", level=0.95):
+    """Of `ranks.order`: share of games with any false statement, with a rank outside its interval or a credit outside the band, and
+    share of the true orders that are stated."""
+    rng, found = np.random.default_rng(seed), np.empty((games, 4))
+    for j in range(games):
+        g = kind(n, rng)
+        Z, y, ends, _ = played(g, n, m, rng, seed + j, noise, where)
+        order, truth = ranks.order(Z, y, *ends, level), g.shapley()
+        larger = truth[:, None] > truth + 1e-9
+        place = 1 + larger.sum(axis=0)
+        tied = n - larger.sum(axis=1)  # the last of the places that players alike share
+        found[j] = (
+            np.any(order.ahead & ~larger),
+            np.any((order.lowest > place) | (order.highest < tied)),
+            not np.all((order.low <= truth) & (truth <= order.high)),
+            np.sum(order.ahead & larger) / max(1, larger.sum()),
+        )
+    return found.mean(axis=0)
+
+
+def peeked(n, looks, games, spending=None, seed=0, noise=0.5, level=0.95):
+    """Of looks at 95 % each, or as `spending` allows: share of (game, player) whose true credit no look's interval leaves out, and
+    share of games of players alike in which no look states an order. So much is kept by whoever stops when there is a claim to make."""
+    rng, most = np.random.default_rng(seed), looks[-1]
+    credits = sequential.levels(looks, level, spending) if spending else np.full(len(looks), level)
+    orders = 1 - sequential.spent(looks, level, spending) if spending else credits
+    held, silent = np.ones((games, n), dtype=bool), np.ones(games, dtype=bool)
+    for j in range(games):
+        g = game(n, rng)
+        Z, y, ends, _ = played(g, n, most, rng, seed + j, noise)
+        noisy = rng.normal(size=most)
+        for m, one, all_ in zip(looks, credits, orders, strict=True):
+            low, high = hc3(Z[:m], y[:m], *ends, one)
+            held[j] &= (low <= g.shapley()) & (g.shapley() <= high)
+            silent[j] &= not ranks.order(Z[:m], noisy[:m], 0.0, 0.0, min(all_, 1 - 1e-12)).ahead.any()
+    return held.mean(), silent.mean()
 
 
 def error(estimate, design, n, m, noise, games, seed=0):

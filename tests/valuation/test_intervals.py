@@ -1,17 +1,24 @@
-"""HC3 against leaving pairs out by hand, exact slopes, and coverage that is counted."""
+"""Intervals against the textbook's matrices, exact slopes, and coverage that is counted."""
 
 from math import comb
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from random_games import coverage
+from scipy.linalg import null_space
 from scipy.optimize import brentq
 from scipy.stats import t as student
 
 from apportion.errors import ValuationError
+from apportion.valuation import intervals
 from apportion.valuation.coalitions import draw
-from apportion.valuation.intervals import covers, hc3
+from apportion.valuation.intervals import covers, hc3, jackknife, standard_errors
 from apportion.valuation.shapley import exact, leverage
+
+steady = settings(derandomize=True, deadline=None, max_examples=40, database=None)
+seeds = st.integers(0, 2**32 - 1)
 
 
 def weights(Z):
@@ -22,31 +29,28 @@ def weights(Z):
     return np.array([kernel[s] / min(1, level / comb(n, s)) for s in Z.sum(axis=1)])
 
 
-def solve(Z, y, v0, v1, w):
-    """Constrained least squares by its optimality conditions, with the linear and the cubic function of size beside the credits."""
-    n = Z.shape[1]
-    off = Z.sum(axis=1) / n - 0.5
-    X = np.column_stack([Z, off, off**3])
-    ones = np.append(np.ones(n), [0.0, 0.0])[:, None]
-    system = np.block([[X.T @ (w[:, None] * X), ones], [ones.T, np.zeros((1, 1))]])
-    return np.linalg.solve(system, np.append(X.T @ (w * (y - v0)), v1 - v0))[:n]
+def by_the_book(Z, y, v0, v1):
+    """Credits, squared standard errors and degrees of freedom (n,) each: CR2 of Bell & McCaffrey with whole matrices, row by row.
 
-
-def jackknife(Z, y, v0, v1):
-    """Credits, the sum of squared moves when each pair is left out and the rest solved again, and the number of pairs."""
-    w = weights(Z)
-    phi = solve(Z, y, v0, v1, w)
-    left, pairs = list(range(len(Z))), []
-    while left:
-        pair = [j for j in left if np.array_equal(Z[j], Z[left[0]]) or np.array_equal(Z[j], ~Z[left[0]])]
-        pairs.append(pair)
-        left = [j for j in left if j not in pair]
-    moves = [solve(*(np.delete(part, pair, axis=0) for part in (Z, y)), v0, v1, np.delete(w, pair)) - phi for pair in pairs]
-    return phi, np.sum(np.square(moves), axis=0), len(pairs)
+    The linear and the cubic function of size stand beside the credits; a coalition and its complement are a cluster."""
+    (m, n), root = Z.shape, np.sqrt(weights(Z))
+    off, free = Z.sum(axis=1) / n - 0.5, null_space(np.ones((1, n)))
+    X = root[:, None] * np.column_stack([Z @ free, off, off**3])
+    solve = np.linalg.inv(X.T @ X) @ X.T
+    A, M = free @ solve[: n - 1], np.eye(m) - X @ solve
+    t = root * (y - v0 - (v1 - v0) / n * Z.sum(axis=1))
+    clusters = [tuple(np.flatnonzero((row == Z).all(axis=1) | (row != Z).all(axis=1))) for row in Z]
+    parts = []
+    for at in (list(cluster) for cluster in dict.fromkeys(clusters)):
+        scale, axes = np.linalg.eigh(M[np.ix_(at, at)])
+        parts.append(A[:, at] @ (axes / np.sqrt(scale)) @ axes.T @ M[at])  # of errors: a cluster's part in each credit's error
+    forms = np.einsum("cip,ciq->ipq", parts, parts)
+    dof = np.trace(forms, axis1=1, axis2=2) ** 2 / np.sum(forms**2, axis=(1, 2))
+    return (v1 - v0) / n + A @ t, np.einsum("p,ipq,q->i", t, forms, t), dof
 
 
 @pytest.mark.parametrize("case", ["paired", "shuffled", "some partners missing", "some rows twice"])
-def test_hc3_is_the_jackknife_over_pairs(case):
+def test_intervals_are_cluster_robust_by_the_book(case, monkeypatch):
     n, m = 6, 40
     rng = np.random.default_rng(5)
     Z = draw("leverage", n, m, 5)
@@ -57,11 +61,14 @@ def test_hc3_is_the_jackknife_over_pairs(case):
     if case == "some rows twice":
         Z = np.concatenate([Z, Z[:6]])
     y = rng.normal(size=len(Z)) + Z @ rng.normal(size=n) + 2 * Z[:, 0] * Z[:, 1]
+    phi, variance, dof = by_the_book(Z, y, 0.2, 1.4)
+    monkeypatch.setattr(intervals, "BLOCK", 7)  # several blocks, the last of them a part
     low, high = hc3(Z, y, 0.2, 1.4, 0.9)
-    phi, variance, pairs = jackknife(Z, y, 0.2, 1.4)
     assert (low + high) / 2 == pytest.approx(phi, abs=1e-9)
     assert (low + high) / 2 == pytest.approx(leverage(Z, y, 0.2, 1.4), abs=1e-12)
-    assert (high - low) / 2 == pytest.approx(student.ppf(0.95, pairs - n + 1 - 2) * np.sqrt(variance), rel=1e-8)
+    assert (high - low) / 2 == pytest.approx(student.ppf(0.95, dof) * np.sqrt(variance), rel=1e-8)
+    assert standard_errors(Z, y, 0.2, 1.4)[2] == pytest.approx(dof, rel=1e-8)
+    assert dof.max() < len({row.tobytes() for row in Z ^ Z[:, :1]}) - (n - 1) - 2  # fewer than the fit's: it is they that count
 
 
 def test_errors_of_the_ends_enter_by_their_slopes():
@@ -70,20 +77,79 @@ def test_errors_of_the_ends_enter_by_their_slopes():
     y = rng.normal(size=37)
     by_v0 = leverage(Z, y, 1.0, 0.0) - leverage(Z, y, 0.0, 0.0)
     by_v1 = leverage(Z, y, 0.0, 1.0) - leverage(Z, y, 0.0, 0.0)
-    spare = 19 - 6 - 2
-    t = student.ppf(0.975, spare)
-    plain, wide = hc3(Z, y, 0.5, 2.0), hc3(Z, y, 0.5, 2.0, v0_se=0.3, v1_se=0.7)
-    added = ((wide[1] - wide[0]) / 2 / t) ** 2 - ((plain[1] - plain[0]) / 2 / t) ** 2
-    assert added == pytest.approx((0.3 * by_v0) ** 2 + (0.7 * by_v1) ** 2, rel=1e-6)
+    _, plain, dof = standard_errors(Z, y, 0.5, 2.0)
+    phi, wide, same = standard_errors(Z, y, 0.5, 2.0, v0_se=0.3, v1_se=0.7)
+    assert wide**2 - plain**2 == pytest.approx((0.3 * by_v0) ** 2 + (0.7 * by_v1) ** 2, rel=1e-6)
+    assert np.array_equal(dof, same)
+    low, high = hc3(Z, y, 0.5, 2.0, v0_se=0.3, v1_se=0.7)
+    assert low == pytest.approx(phi - student.ppf(0.975, dof) * wide)
+    assert high == pytest.approx(phi + student.ppf(0.975, dof) * wide)
 
 
-@pytest.mark.parametrize(("level", "least", "most"), [(0.95, 0.945, 0.99), (0.8, 0.78, 0.88)])
-def test_coverage_is_near_nominal(level, least, most):
-    assert least < coverage(8, 64, 300, seed=3, noise=0.5, level=level)[0] < most
+@pytest.mark.parametrize(
+    ("n", "m", "games", "level", "least", "most"),
+    [(8, 64, 300, 0.95, 0.945, 0.973), (8, 64, 300, 0.8, 0.79, 0.85), (20, 100, 150, 0.95, 0.94, 0.97)],
+)
+def test_coverage_is_nominal(n, m, games, level, least, most):
+    """Plain HC3 with the degrees of freedom of the whole fit has .978, .876 and .983 here."""
+    assert least < coverage(n, m, games, seed=3, noise=0.5, level=level)[0] < most
 
 
-def test_coverage_with_measured_ends():
-    assert 0.945 < coverage(8, 48, 150, seed=4, noise=0.5, end_seeds=3)[0] < 0.995
+@pytest.mark.parametrize(
+    ("n", "m", "options"),
+    [
+        (8, 48, {"end_seeds": 3}),
+        (8, 48, {"off": 20.0}),
+        (8, 48, {"interactions": 3.0, "noise": 0.1}),
+        (8, 64, {"noise": 1.0, "where": "small"}),
+        (8, 64, {"noise": 1.0, "where": "ends"}),
+        (8, 64, {"noise": 1.0, "where": "middle"}),
+        (20, 100, {"interactions": 0.0}),
+    ],
+)
+def test_coverage_is_never_short(n, m, options):
+    assert coverage(n, m, 100, seed=4, **options)[0] > 0.94
+
+
+@pytest.mark.parametrize(("m", "repeated", "at"), [(40, 0, (1.5, 1.5)), (40, 9, (1.5, 1.5)), (14, 0, (2.0, 2.0)), (40, 0, (-3.0, 4.0))])
+def test_constant_values_have_no_width_at_an_even_share(m, repeated, at):
+    """Also where rows come twice, with v0 and v1 elsewhere, and with so few pairs that nothing is fitted beside the credits."""
+    Z = draw("leverage", 7, m, 0)
+    Z = np.concatenate([Z, Z[:repeated]])
+    low, high = hc3(Z, np.full(len(Z), at[0]), *at)
+    known = np.isfinite(low)
+    assert known.all() == (m > 14)
+    assert low[known] == pytest.approx((at[1] - at[0]) / 7, abs=1e-9)
+    assert high[known] == pytest.approx((at[1] - at[0]) / 7, abs=1e-9)
+
+
+@steady
+@given(seeds, st.integers(3, 9), st.floats(0.01, 100), st.floats(-100, 100))
+def test_intervals_follow_names_order_of_rows_and_units(seed, n, scale, shift):
+    rng = np.random.default_rng(seed)
+    Z, y = draw("leverage", n, min(6 * n, 2**n - 2), seed), rng.normal(size=min(6 * n, 2**n - 2))
+    names, rows = rng.permutation(n), rng.permutation(len(y))
+    try:
+        low, high = hc3(Z, y, 0.3, 1.0)
+    except ValuationError:
+        return  # a design that does not tell all players apart
+    assert np.array(hc3(Z[np.ix_(rows, names)], y[rows], 0.3, 1.0)) == pytest.approx(np.array([low[names], high[names]]), rel=1e-6)
+    # One offset for all values moves nothing, and a factor, which may be negative, moves everything.
+    moved = np.array(hc3(Z, scale * y + shift, scale * 0.3 + shift, scale * 1.0 + shift))
+    assert moved == pytest.approx(scale * np.array([low, high]), rel=1e-6, abs=1e-7 * (scale + abs(shift)))
+    assert np.array(hc3(Z, -y, -0.3, -1.0)) == pytest.approx(-np.array([high, low]), rel=1e-6)
+
+
+@steady
+@given(seeds, st.integers(3, 8))
+def test_degrees_of_freedom_lie_between_one_and_those_of_the_fit(seed, n):
+    Z = draw("leverage", n, min(4 * n, 2**n - 2), seed)
+    try:
+        found = jackknife(Z, np.random.default_rng(seed).normal(size=len(Z)), 0.0, 1.0)
+    except ValuationError:
+        return
+    assert (found.spare >= 1).all()
+    assert (found.spare <= max(1, len(Z) // 2 - (n - 1)) + 1e-6).all()
 
 
 def test_an_additive_game_without_noise_has_no_width():
@@ -128,6 +194,23 @@ def test_with_all_coalitions_evaluated_intervals_cover_the_noise(n, together):
         low, high = hc3(Z, y, v[0], v[-1])
         hits.append((low <= exact(v)) & (exact(v) <= high))
     assert np.mean(hits) > 0.93
+
+
+@pytest.mark.parametrize(
+    ("Z", "y", "v0", "says"),
+    [
+        (np.ones((4, 2, 2)), np.zeros(4), 0.0, "Z of shape \\(4, 2, 2\\)"),
+        (np.full((4, 3), 0.5), np.zeros(4), 0.0, "other entries than 0 and 1"),
+        (np.full((4, 3), np.nan), np.zeros(4), 0.0, "other entries than 0 and 1"),
+        (draw("leverage", 4, 14, 0), np.zeros(13), 0.0, "y of shape \\(13,\\), expected \\(14,\\)"),
+        (draw("leverage", 4, 14, 0), np.r_[np.zeros(13), np.nan], 0.0, "1 of 14 numbers in y not finite"),
+        (draw("leverage", 4, 14, 0), np.zeros(14), np.nan, "v0, v1 not finite"),
+        (np.concatenate([draw("leverage", 4, 12, 0), np.ones((2, 4))]), np.zeros(14), 0.0, "nobody or of all 4 players"),
+    ],
+)
+def test_refuses_what_is_no_coalitions_with_values(Z, y, v0, says):
+    with pytest.raises(ValuationError, match=says):
+        hc3(Z, y, v0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,12 @@ def among(Z: Coalitions, others: Coalitions) -> Coalitions:
     return np.array([row.tobytes() in known for row in np.asarray(Z, dtype=bool)], dtype=bool)
 
 
+def pairs(Z: Coalitions) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The complementary pairs that rows of Z (m, n) are of: the first row of each (p,), and the pair of each row (m,)."""
+    _, first, of = np.unique(Z ^ ~Z[:, :1], axis=0, return_index=True, return_inverse=True)
+    return first, of.reshape(-1)
+
+
 def log_probability(design: str, Z: Coalitions, **options: Any) -> Vector:
     """Natural logarithm (m,) of the chance that one row of the design, picked at random, is the coalition in that row of Z.
 
@@ -104,13 +110,14 @@ def _leverage_rows(n: int, m: int, seed: int) -> Coalitions:
     first = np.empty((m // 2, n), dtype=bool)
     for k in np.unique(turns):
         at = np.flatnonzero(turns == k)
-        first[at] = _half(n, at.size, seed) if 2 * k == n else _subsets(n, int(k), at.size, [seed, int(k)])
+        first[at] = _half(n, at.size, seed) if 2 * k == n else subsets(n, int(k), at.size, [seed, int(k)])
     first ^= np.random.default_rng([seed, n]).random(m // 2)[:, None] < 0.5  # which of the two comes first is a coin flip
     return np.stack([first, ~first], axis=1).reshape(m, n)
 
 
 def _leverage_shares(n: int, m: int) -> Vector:
-    inner = np.minimum(_choose(n), _level(n, m))
+    number = choose(n)[1:-1]
+    inner = np.minimum(number, level(number, m))
     return np.concatenate([[0.0], inner / inner.sum(), [0.0]])
 
 
@@ -121,35 +128,40 @@ def _turns(n: int, pairs: int, seed: int) -> NDArray[np.int64]:
     no size is more than about one pair away from its expectation. The middle size is its own complement: half the rate."""
     k = np.arange(1, n // 2 + 1)
     rate = np.where(2 * k == n, 0.5, 1.0)
-    count = np.minimum(_choose(n)[: k.size] * rate, np.ceil((_level(n, 2 * pairs) + 2) * rate) + 1).astype(np.int64)
-    owner = np.repeat(np.arange(k.size), count)
+    number = choose(n)[1:-1]
+    count = np.minimum(number[: k.size] * rate, np.ceil((level(number, 2 * pairs) + 2) * rate) + 1).astype(np.int64)
+    return k[in_turn(count, rate, np.random.default_rng([seed, 0]).random(k.size), pairs)]
+
+
+def in_turn(count: NDArray[np.int64], rate: Vector, start: Vector, turns: int) -> NDArray[np.int64]:
+    """Whose turn it is, (turns,), when each of several takes up to `count` turns at times (start, start + 1, ...) / rate."""
+    owner = np.repeat(np.arange(count.size), count)
     turn = np.arange(owner.size) - np.repeat(np.cumsum(count) - count, count)
-    start = np.random.default_rng([seed, 0]).random(k.size)
-    return k[owner[np.argsort((turn + start[owner]) / rate[owner], kind="stable")[:pairs]]]
+    return owner[np.argsort((turn + start[owner]) / rate[owner], kind="stable")[:turns]]
 
 
-def _level(n: int, m: int) -> float:
-    """Rows each size expects when m rows are spread evenly over the sizes 1..n-1 and none exceeds its number of coalitions."""
-    number = np.sort(_choose(n))
-    level = (m - np.cumsum(number) + number) / np.arange(n - 1, 0, -1)
-    fits = np.flatnonzero(level <= number)
-    return float(level[fits[0]] if fits.size else number[-1])
+def level(number: Vector, m: int) -> float:
+    """Rows each size expects when m rows are spread evenly over sizes and none exceeds its number of coalitions, number (sizes,)."""
+    number = np.sort(number)
+    even = (m - np.cumsum(number) + number) / np.arange(number.size, 0, -1)
+    fits = np.flatnonzero(even <= number)
+    return float(even[fits[0]] if fits.size else number[-1])
 
 
-def _choose(n: int) -> Vector:
-    """Coalitions of each size 1..n-1, capped where only "very many" matters."""
-    return np.asarray(np.minimum(np.rint(comb(n, np.arange(1, n))), 2.0**53), dtype=np.float64)
+def choose(n: int) -> Vector:
+    """Coalitions of each size 0..n, (n + 1,), capped where only "very many" matters."""
+    return np.asarray(np.minimum(np.rint(comb(n, np.arange(n + 1))), 2.0**53), dtype=np.float64)
 
 
 def _half(n: int, count: int, seed: int) -> Coalitions:
     """Distinct coalitions of size n/2 that hold player 0, so that none is the complement of another."""
     if n == 2:
         return np.array([[True, False]])
-    others = _subsets(n - 1, n // 2 - 1, count, [seed, n // 2])
+    others = subsets(n - 1, n // 2 - 1, count, [seed, n // 2])
     return np.concatenate([np.ones((count, 1), dtype=bool), others], axis=1)
 
 
-def _subsets(n: int, k: int, count: int, seed: list[int]) -> Coalitions:
+def subsets(n: int, k: int, count: int, seed: list[int]) -> Coalitions:
     """The first `count` of a random sequence of distinct coalitions of size k, bool (count, n)."""
     rng = np.random.default_rng(seed)
     if comb(n, k) <= ENUMERABLE:
@@ -172,7 +184,7 @@ def _datamodel_rows(n: int, m: int, seed: int, alpha: float = 0.5) -> Coalitions
     k = _datamodel_size(n, alpha)
     if m > comb(n, k):
         raise ValuationError(f"found m = {m}, expected at most {comb(n, k):.0f}: n = {n} players have no more coalitions of size {k}")
-    return _subsets(n, k, m, [seed, k])
+    return subsets(n, k, m, [seed, k])
 
 
 def _datamodel_shares(n: int, _m: int, alpha: float = 0.5) -> Vector:

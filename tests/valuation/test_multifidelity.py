@@ -1,0 +1,350 @@
+"""Two games against exact values, formulas solved another way, and coverage that is counted, also where the cheap game is of no use."""
+
+import numpy as np
+import pytest
+from random_games import game
+from scipy.optimize import minimize_scalar
+from scipy.stats import t as student
+
+from apportion.errors import ValuationError
+from apportion.valuation.coalitions import draw, size_shares
+from apportion.valuation.multifidelity import assisted, combine, following, leverage_pairs, pilot, relative_width, split
+from apportion.valuation.shapley import exact, leverage
+
+
+def two_games(n, rho, noise, rng, off=0.0):
+    """Functions of coalitions for a cheap and an exact game of unit SD, noise and all, the latter's ends and its Shapley values."""
+    games = game(n, rng), game(n, rng)
+    scale = [g.value(draw("leverage", n, min(400, 2**n - 2), 0)).std() for g in games]
+    ends = games[0].value([[0] * n, [1] * n]) / scale[0]
+    truth = games[0].shapley() / scale[0] + off / n
+
+    def high(Z):
+        return games[0].value(Z) / scale[0] + noise * rng.normal(size=len(Z))
+
+    def low(Z):
+        first, second = (g.value(Z) / s for g, s in zip(games, scale, strict=True))
+        return rho * first + np.sqrt(1 - rho**2) * second + noise * rng.normal(size=len(Z))
+
+    return low, high, (ends[0] - off, ends[1]), truth
+
+
+def covered(n, J, noise, rho, reps, seed=0, apart=False, off=0.0):
+    """Share of (game, player) covered, mean squared error over mean variance, median width."""
+    rng, found = np.random.default_rng(seed), []
+    for j in range(reps):
+        low, high, ends, truth = two_games(n, rho, noise, rng, off)
+        Z_low = draw("leverage", n, 300, seed + j)
+        Z, y_low = draw("leverage", n, 2 * J, seed + j + 10**6) if apart else Z_low[: 2 * J], low(Z_low)
+        c = combine(Z_low, y_low, Z, high(Z), low(Z) if apart else y_low[: 2 * J], *ends)
+        found.append(
+            (np.mean((c.low <= truth) & (truth <= c.high)), np.mean((c.phi - truth) ** 2), np.mean(c.se**2), np.mean(c.high - c.low))
+        )
+    held, error, variance, _ = np.mean(found, axis=0)
+    return held, error / variance, np.median(found, axis=0)[3]
+
+
+def example(n=8, J=20, seed=0):
+    rng = np.random.default_rng(seed)
+    low, high, ends, truth = two_games(n, 0.9, 0.3, rng)
+    Z_low = draw("leverage", n, 100, seed)
+    y_low = low(Z_low)
+    return [Z_low, y_low, Z_low[: 2 * J], high(Z_low[: 2 * J]), y_low[: 2 * J], *ends], truth
+
+
+def test_the_known_gram_matrix_is_that_of_the_kernel():
+    n = 6
+    every = leverage_pairs(draw("leverage", n, 2**n - 2, 0))
+    u = every.S - every.S.mean(axis=1, keepdims=True)
+    g = 1 / (2 * sum(1 / k for k in range(1, n)))
+    assert every.weight.sum() == pytest.approx(1)
+    assert (u.T * every.weight) @ u == pytest.approx(g * (np.eye(n) - 1 / n), abs=1e-12)
+
+
+def test_weights_are_kernel_over_chance():
+    n, m = 9, 40
+    Z = draw("leverage", n, m, 1)
+    pairs = leverage_pairs(Z)
+    size = pairs.S.sum(axis=1)
+    ratio = size_shares("shapley_kernel", n, m)[1:-1] / size_shares("leverage", n, m)[1:-1]
+    assert pairs.weight == pytest.approx(ratio[size - 1] * 2 / m)
+    assert np.array_equal(Z[pairs.rows[:, 0]], pairs.S)
+    assert np.array_equal(Z[pairs.rows[:, 1]], ~pairs.S)
+
+
+@pytest.mark.parametrize("n", [5, 6, 8])
+def test_all_coalitions_give_exact_credits_whatever_the_cheap_game(n):
+    rng = np.random.default_rng(n)
+    v, cheap, every = rng.normal(size=2**n), rng.normal(size=2**n), draw("leverage", n, 2**n - 2, 0)
+    at = every @ (1 << np.arange(n))
+    found = combine(every, cheap[at], every, v[at], cheap[at], v[0], v[-1])
+    assert found.phi == pytest.approx(exact(v), abs=1e-8)
+    assert assisted(leverage_pairs(every), leverage_pairs(every).odd(v[at])).phi == pytest.approx(exact(v) - (v[-1] - v[0]) / n, abs=1e-8)
+
+
+def test_a_cheap_game_that_is_the_exact_one_gives_its_credits():
+    """With the same values in both, everything is known from the cheap game's coalitions."""
+    (Z_low, y_low, Z, _, paired, v0, v1), _ = example(n=8, J=12)
+    found = combine(Z_low, y_low, Z, paired, paired, v0, v1)
+    alone = assisted(leverage_pairs(Z_low), leverage_pairs(Z_low).odd(y_low))
+    assert found.phi == pytest.approx(alone.phi + (v1 - v0) / 8, abs=1e-8)
+    assert found.rho == pytest.approx((1, 1), abs=1e-6)
+    assert found.se == pytest.approx(combine(Z_low, y_low, Z_low, y_low, y_low, v0, v1).se, rel=0.15)
+
+
+def test_additive_games_are_found_from_fewer_pairs_than_players():
+    rng = np.random.default_rng(0)
+    n, a = 30, rng.normal(size=30)
+    Z_low = draw("leverage", n, 200, 0)
+    y, cheap = 3 + Z_low @ a, Z_low @ a / 2
+    found = combine(Z_low, cheap, Z_low[:24], y[:24], cheap[:24], 3, 3 + a.sum())
+    assert found.phi == pytest.approx(a, abs=1e-8)
+
+
+def test_without_ridge_the_estimate_is_constrained_least_squares(monkeypatch):
+    monkeypatch.setattr("apportion.valuation.multifidelity.RIDGES", (0.0,))
+    rng = np.random.default_rng(2)
+    n, Z = 6, draw("leverage", 6, 60, 2)
+    y = rng.normal(size=60) + Z @ rng.normal(size=n)
+    found = assisted(leverage_pairs(Z), leverage_pairs(Z).odd(y))
+    assert found.phi == pytest.approx(leverage(Z, y, 0, 0), abs=1e-9)
+
+
+@pytest.mark.parametrize("ridge", [0.3, 1e6])
+def test_shifts_are_what_leaving_a_pair_out_of_the_fit_does(monkeypatch, ridge):
+    """Each residual from a regression that never saw its pair, by solving it anew; with T as the estimate's derivative."""
+    monkeypatch.setattr("apportion.valuation.multifidelity.RIDGES", (0.0, ridge))
+    n, rng = 10, np.random.default_rng(3)
+    Z = draw("leverage", n, 24, 3)  # twelve pairs: no fit without ridge
+    pairs = leverage_pairs(Z)
+    D = rng.normal(size=12)
+    found = assisted(pairs, D)
+    u, off = pairs.S - pairs.S.mean(axis=1, keepdims=True), 2 * pairs.S.mean(axis=1) - 1
+    F = np.column_stack([off, u])
+    g = 1 / (2 * sum(1 / k for k in range(1, n)))
+    penalty = np.diag([0, *np.full(n, ridge * g * n / 12)])
+    for j in range(12):
+        keep = np.arange(12) != j
+        w = pairs.weight[keep]
+        fitted = np.linalg.lstsq((F[keep].T * w) @ F[keep] + penalty, (F[keep].T * w) @ D[keep], rcond=None)[0]
+        missed = D[j] - F[j] @ fitted
+        step = np.zeros(12)
+        step[j] = 1e-4
+        slope = (assisted(pairs, D + step).phi - assisted(pairs, D - step).phi) / 2e-4
+        assert found.shift[:, j] == pytest.approx(slope * missed, abs=1e-6)
+
+
+def test_credits_sum_to_the_gain_and_ends_enter_alike():
+    args, _ = example()
+    plain, noisy = combine(*args), combine(*args, v0_se=0.3, v1_se=0.4)
+    assert plain.phi.sum() == pytest.approx(args[6] - args[5], abs=1e-9)
+    assert noisy.se**2 - plain.se**2 == pytest.approx(np.full(8, 0.25 / 64))
+    assert combine(*args[:5], args[5] - 50, args[6]).phi - plain.phi == pytest.approx(np.full(8, 50 / 8))
+    assert combine(*args, 0.8).high - plain.phi == pytest.approx(student.ppf(0.9, plain.spare) * plain.se)
+
+
+def test_players_may_be_numbered_and_rows_ordered_anyhow():
+    args, _ = example()
+    found = combine(*args)
+    rng = np.random.default_rng(0)
+    order, low_rows, rows = rng.permutation(8), rng.permutation(100), rng.permutation(40)
+    Z_low, y_low, Z, y, paired, v0, v1 = args
+    other = combine(Z_low[low_rows][:, order], y_low[low_rows], Z[rows][:, order], y[rows], paired[rows], v0, v1)
+    assert other.phi == pytest.approx(found.phi[order], abs=1e-8)
+    assert other.se == pytest.approx(found.se[order], rel=1e-6)
+
+
+def test_units_do_not_matter():
+    (Z_low, y_low, Z, y, paired, v0, v1), _ = example()
+    found = combine(Z_low, y_low, Z, y, paired, v0, v1)
+    other = combine(Z_low, 1e6 * y_low - 7, Z, 1e-3 * y, 1e6 * paired - 7, 1e-3 * v0, 1e-3 * v1)
+    assert other.phi == pytest.approx(1e-3 * found.phi, rel=1e-6)
+    assert other.se == pytest.approx(1e-3 * found.se, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("n", "J", "noise", "rho", "apart", "off"),
+    [
+        (20, 12, 0.1, 0.9, False, 0.0),
+        (20, 30, 0.5, 0.9, False, 0.0),
+        (12, 20, 0.1, 0.9, True, 0.0),
+        (12, 20, 0.1, 0.9, False, 20.0),
+        (12, 20, 0.1, 0.0, False, 0.0),  # an unrelated cheap game
+        (12, 20, 0.5, -0.9, True, 0.0),  # one that runs against the exact one
+    ],
+)
+def test_intervals_cover(n, J, noise, rho, apart, off):
+    held, ratio, _ = covered(n, J, noise, rho, 60, apart=apart, off=off)
+    assert held > 0.935
+    assert 0.4 < ratio < 1.15
+
+
+def test_the_cheap_game_on_the_same_pairs_tells_nothing(monkeypatch):
+    """Credits and errors are those of the exact game alone: HC3 of one part and HC2 of the other."""
+    monkeypatch.setattr("apportion.valuation.multifidelity.RIDGES", (0.0,))
+    low, high, ends, _ = two_games(10, 0.95, 0.1, np.random.default_rng(1))
+    Z = draw("leverage", 10, 160, 1)
+    y, cheap = high(Z), low(Z)
+    both, pairs = combine(Z, cheap, Z, y, cheap, *ends), leverage_pairs(Z)
+    alone = assisted(pairs, pairs.odd(y))
+    assert both.phi == pytest.approx(alone.phi + (ends[1] - ends[0]) / 10, abs=1e-8)
+    assert both.rho[1] > 0.6
+    assert 0.97 * np.sum(alone.known().shift ** 2) < np.sum(both.se**2) < 1.03 * np.sum(alone.shift**2)
+
+
+def test_shared_coalitions_are_one_source_of_error():
+    """Errors of a pair in both parts are added before they are squared; the clusters of a third part follow from those of the second."""
+    low, high, _, _ = two_games(9, 0.9, 0.3, np.random.default_rng(1))
+    Z = draw("leverage", 9, 60, 1)
+    cheap, exact = leverage_pairs(Z), leverage_pairs(Z[:40])
+    D, x = exact.odd(high(Z[:40])), exact.odd(low(Z[:40]))
+    known, own = assisted(cheap, cheap.odd(low(Z))), np.arange(20)
+    apart, parent = following(exact, D, x, known._replace(shift=0 * known.shift), np.full(20, -1)), np.where(own < 15, own + 3, -1)
+    shared = following(exact, D, x, known._replace(shift=0 * known.shift), parent)
+    assert apart.shift[:, :30] == pytest.approx(0)
+    assert shared.shift[:, 3:18] == pytest.approx(apart.shift[:, 30:45])
+    assert shared.shift[:, 30:] == pytest.approx(apart.shift[:, 45:])
+    assert shared.cluster.tolist() == [*range(3, 18), *range(30, 35)]
+    third = following(exact, D, x, shared, np.where(own < 10, own + 10, -1))
+    assert third.cluster.tolist() == [*range(13, 18), *range(30, 35), *range(35, 45)]
+    assert third.shift.shape == (9, 45)
+
+
+def test_uncertain_credits_are_followed_with_caution():
+    """But not where their errors are those of the very same pairs."""
+    low, high, _, _ = two_games(9, 0.9, 0.1, np.random.default_rng(1))
+    Z = draw("leverage", 9, 60, 1)
+    pairs = leverage_pairs(Z)
+    D, x = pairs.odd(high(Z)), pairs.odd(low(Z))
+    known = assisted(pairs, x)
+    rho = [
+        following(pairs, D, x, known._replace(shift=worse * known.shift), parent).rho[1]
+        for worse, parent in ((1, np.full(30, -1)), (9, np.full(30, -1)), (9, np.arange(30)))
+    ]
+    assert rho[1] < 0.2 * rho[2]
+    assert rho[1] < rho[0] < rho[2]
+
+
+@pytest.mark.parametrize(("J", "most"), [(12, 0.75), (40, 0.3)])
+def test_bias_is_small_and_falls_with_pairs(J, most):
+    """One game, 250 draws; root mean square over players of the mean error, less what chance adds, in standard deviations."""
+    rng = np.random.default_rng(5)
+    low, high, ends, truth = two_games(12, 0.9, 0.1, rng)
+    found = []
+    for j in range(250):
+        Z_low = draw("leverage", 12, 200, j)
+        y_low = low(Z_low)
+        found.append(combine(Z_low, y_low, Z_low[: 2 * J], high(Z_low[: 2 * J]), y_low[: 2 * J], *ends).phi - truth)
+    variance = np.mean(np.var(found, axis=0))
+    bias = np.mean(np.mean(found, axis=0) ** 2) - variance / 250
+    assert np.sqrt(max(bias, 0.0) / variance) < most
+
+
+def test_a_faithful_cheap_game_narrows_intervals_and_an_unrelated_one_does_not():
+    assert covered(20, 24, 0.1, 0.97, 30)[2] < 0.65 * covered(20, 24, 0.1, 0.0, 30)[2]
+
+
+def test_pilot_sees_what_correlates():
+    rng = np.random.default_rng(0)
+    seen = {rho: [] for rho in (0.9, 0.0, -0.9)}
+    for rho, found in seen.items():
+        for j in range(60):
+            low, high, _, _ = two_games(20, rho, 0.1, rng)
+            Z = draw("leverage", 20, 28, j)
+            found.append(pilot(Z, low(Z), high(Z), 1.0, 20.0))
+    assert np.mean([p.use for p in seen[0.9]]) > 0.75
+    assert np.mean([p.use for p in seen[0.0]]) < 0.1
+    assert not any(p.use for p in seen[-0.9])
+    assert np.median([p.rho for p in seen[0.9]]) == pytest.approx(0.9, abs=0.05)
+    assert np.mean([p.low < 0 < p.high for p in seen[0.0]]) > 0.82
+    refused = next(p for p in seen[0.0] if not p.use)
+    assert "does not surely correlate" in refused.reason
+    assert "of use" in seen[0.9][0].reason
+
+
+def test_pilot_refuses_what_costs_too_much():
+    low, high, _, _ = two_games(12, 0.95, 0.0, np.random.default_rng(1))
+    Z = draw("leverage", 12, 40, 1)
+    assert pilot(Z, low(Z), high(Z), 1.0, 20.0).use
+    dear = pilot(Z, low(Z), high(Z), 0.9, 1.0)
+    assert not dear.use
+    assert "too dear" in dear.reason
+
+
+@pytest.mark.parametrize(("rho", "ratio"), [(0.9, 20), (0.96, 20), (0.8, 50), (0.99, 5)])
+def test_the_split_is_the_best_one(rho, ratio):
+    budget = 4000.0
+
+    def width(share):
+        high = share * budget
+        return np.sqrt(((1 - rho**2) / high + rho**2 / ((budget - high) * ratio)) * budget)
+
+    best = minimize_scalar(width, bounds=(0.01, 0.99), method="bounded")
+    found = split(budget, 1 / ratio, 1.0, rho)
+    assert found.width == pytest.approx(best.fun, rel=1e-4)
+    assert found.high == pytest.approx(best.x * budget, abs=2 + 0.01 * budget)
+    assert found.high % 2 == found.low % 2 == 0
+    assert budget - 1 < found.high + found.low / ratio <= budget
+    assert relative_width(rho, 1 / ratio) == found.width
+
+
+def test_half_the_width_needs_a_correlation_of_96_at_a_twentieth_of_the_cost():
+    assert relative_width(0.96, 1 / 20) < 0.5 < relative_width(0.95, 1 / 20)
+
+
+@pytest.mark.parametrize(("rho", "ratio"), [(0.2, 20), (0.7, 20), (0.0, 20), (-0.9, 20), (0.9, 1.2)])
+def test_the_exact_game_alone_where_a_second_one_is_no_gain(rho, ratio):
+    found = split(101, 1 / ratio, 1.0, rho)
+    assert (found.high, found.low) == (100, 0)
+    assert "alone" in found.reason
+
+
+def altered(at, value):
+    args, _ = example()
+    args[at] = value(args[at])
+    return args
+
+
+@pytest.mark.parametrize(
+    ("args", "options", "says"),
+    [
+        (altered(0, lambda Z: Z[:, :7]), {}, "found 8 players in Z and 7 in Z_low"),
+        (altered(1, lambda y: y[:-1]), {}, "y of shape"),
+        (altered(3, lambda y: np.where(np.arange(len(y)) == 3, np.nan, y)), {}, "1 of 40 numbers in y not finite"),
+        (altered(4, lambda y: y[:, None]), {}, "y of shape"),
+        (altered(2, lambda Z: 2 * Z.astype(int)), {}, "expected booleans"),
+        (altered(2, lambda Z: np.roll(Z, 1, axis=1)[[*range(39), 0]]), {}, "come twice"),
+        (altered(2, lambda Z: np.vstack([Z[:39], ~Z[:1] ^ (np.arange(8) == 2)])), {}, "without their complement"),
+        (altered(2, lambda Z: np.vstack([Z[:39], np.ones((1, 8), bool)])), {}, "nobody or of all 8"),
+        (altered(5, lambda v: np.nan), {}, "v0 = nan"),
+        (altered(6, lambda v: np.ones(2)), {}, "expected two finite numbers"),
+        (altered(5, lambda v: v), {"level": 1.0}, "level = 1.0"),
+        (altered(5, lambda v: v), {"v0_se": -1.0}, "v0_se = -1.0"),
+        ([a[:14] if 2 <= j < 5 else a for j, a in enumerate(example()[0])], {}, "found 7 pairs of coalitions, expected at least 8"),
+    ],
+)
+def test_combine_refuses(args, options, says):
+    with pytest.raises(ValuationError, match=says):
+        combine(*args, **options)
+
+
+def test_pilot_and_split_refuse():
+    Z = draw("leverage", 6, 20, 0)
+    y = Z @ np.arange(6.0)
+    for args, says in [
+        ((Z[:14], y[:14], y[:14], 1, 20), "found 7 pairs"),
+        ((Z, y, y, 0, 20), "cost_low = 0"),
+        ((Z, y, y, 1, np.inf), "cost_high = inf"),
+        ((Z, y, y, 1, 20, 0.0), "level = 0.0"),
+        ((Z, np.ones(20), y, 1, 20), "odd parts are all alike"),
+    ]:
+        with pytest.raises(ValuationError, match=says):
+            pilot(*args)
+    for args, says in [
+        ((10, 1, 2, 0.9), "budget = 10"),
+        ((np.nan, 1, 2, 0.9), "budget"),
+        ((1e3, 1, 2, 1.0), "rho = 1.0"),
+        ((1e3, -1, 2, 0.9), "cost_low"),
+    ]:
+        with pytest.raises(ValuationError, match=says):
+            split(*args)
