@@ -120,6 +120,35 @@ WRONG = [
     ("evaluation.alphas=[0.5, 1.0]", "evaluation.alphas.1", "less than 1 (found 1.0)"),
     ("compute.device=tpu", "compute.device", "'auto', 'cpu' or 'cuda' (found 'tpu')"),
     ("store=null", "store", "valid string (found None)"),
+    ("valuation.methods=[]", "valuation.methods", "at least 1 item"),
+    ("valuation.methods=[shapley]", "valuation.methods.0", "'tree_residual', 'leverage', 'multifidelity', 'banzhaf'"),
+    ("valuation.methods=[leverage, kernelshap]", "valuation", "found methods ['kernelshap'] beside design 'leverage', expected ['tree"),
+    ("valuation={design: shapley_kernel, methods: [leverage, loo]}", "valuation", "found methods ['leverage'] beside design 'shapley"),
+    ("valuation.methods=[loo, aoi, loo]", "valuation", "found methods ['loo', 'aoi', 'loo'], expected each once"),
+    ("valuation.methods=[leverage, multifidelity]", "valuation", "found only one of method 'multifidelity' and valuation"),
+    ("valuation.methods=[leverage, datamodel]", "valuation", "found only one of method 'datamodel' and valuation.datamodel"),
+    ("valuation={methods: [leverage], exact: {coalitions: 16}}", "valuation", "found only one of method 'multifidelity' and valuation"),
+    ("valuation={methods: [leverage], datamodel: {coalitions: 9}}", "valuation", "found only one of method 'datamodel' and valuation.dat"),
+    ("valuation={methods: [multifidelity], exact: {coalitions: 16}}", "valuation", "found no method but 'multifidelity', expected another"),
+    ("valuation={design: shapley_kernel, interactions: true}", "valuation", "found valuation.interactions beside design 'shapley_kernel'"),
+    ("valuation={design: shapley_kernel, exact: {coalitions: 16}}", "valuation", "found valuation.exact beside design 'shapley_kernel'"),
+    ("valuation={design: shapley_kernel, stop: {looks: [2, 48], rule: width, target: 1}}", "valuation", "found valuation.stop beside"),
+    ("valuation.stop={looks: [24, 40], rule: width, target: 1}", "valuation", "found valuation.stop.looks up to 40, expected the last to"),
+    ("valuation.stop={looks: [48], rule: width, target: 1}", "valuation.stop.looks", "at least 2 items"),
+    ("valuation.stop={looks: [24, 24, 48], rule: width, target: 1}", "valuation.stop.looks", "found [24, 24, 48], expected numbers of"),
+    ("valuation.stop={looks: [25, 48], rule: width, target: 1}", "valuation.stop.looks.0", "multiple of 2 (found 25)"),
+    ("valuation.stop={looks: [24, 48], rule: width, target: 0}", "valuation.stop.target", "greater than 0 (found 0)"),
+    ("valuation.stop={looks: [24, 48], rule: signs, target: 1}", "valuation.stop.rule", "'width', 'share', 'top_set' or 'top_order'"),
+    ("valuation.stop={looks: [24, 48], rule: width, target: 1, spending: all}", "valuation.stop.spending", "'obrien_fleming' or 'pocock'"),
+    ("valuation.exact={coalitions: 17}", "valuation.exact.coalitions", "multiple of 2 (found 17)"),
+    ("valuation.exact={coalitions: 14}", "valuation.exact.coalitions", "greater than or equal to 16 (found 14)"),
+    ("valuation.exact={coalitions: 16, endpoint_seeds: 1}", "valuation.exact.endpoint_seeds", "greater than or equal to 2 (found 1)"),
+    ("valuation.exact={coalitions: 50}", "valuation", "found 50 coalitions in valuation.exact, expected at most those of the design"),
+    ("valuation={exact: {coalitions: 26}, stop: {looks: [24, 48], rule: width, target: 1}}", "valuation", "found 26 coalitions in"),
+    ("valuation.exact={coalitions: 16}", "", "found valuation.exact beside removal.method 'retrain', expected a cheap method"),
+    ("valuation.beta=[4]", "valuation.beta", "at least 2 items"),
+    ("valuation.beta=[4, 0]", "valuation.beta.1", "greater than 0 (found 0)"),
+    ("valuation.datamodel={coalitions: 2}", "valuation.datamodel.coalitions", "greater than or equal to 3 (found 2)"),
 ]  # fmt: skip
 
 
@@ -130,6 +159,24 @@ def test_what_is_wrong_is_named_with_what_was_found(override, option, says, told
     first, *problems = str(refused.value).splitlines()
     assert re.fullmatch(r".*/round\.yaml is not a valid configuration:", first)
     assert any(line.startswith(f"  {option}: ") and says in line for line in problems), refused.value
+
+
+# Overrides of a configuration whose game is a cheap one, and the methods that they choose, the published one first.
+CHOSEN = [
+    ([], ["tree_residual", "leverage", "banzhaf", "beta_shapley"]),
+    (["valuation.design=shapley_kernel"], ["kernelshap"]),
+    (["valuation.exact={coalitions: 16}"], ["tree_residual", "leverage", "banzhaf", "beta_shapley", "multifidelity"]),
+    (["valuation.datamodel={coalitions: 9}"], ["tree_residual", "leverage", "banzhaf", "beta_shapley", "datamodel"]),
+    (["valuation={design: shapley_kernel, datamodel: {coalitions: 9}}"], ["kernelshap", "datamodel"]),
+    (["valuation.methods=[loo, leverage]"], ["loo", "leverage"]),
+]
+
+
+@pytest.mark.parametrize(("overrides", "methods"), CHOSEN)
+def test_methods_that_are_computed(told, overrides, methods):
+    config = told(LEAST, f"removal={TUNED}", *overrides)
+    assert list(config.valuation.chosen) == methods
+    assert parse(config.model_dump(mode="json"), "its own dump").valuation.chosen == config.valuation.chosen
 
 
 @pytest.mark.parametrize("option", ["project", "data", "train", "removal", "properties"])

@@ -24,8 +24,11 @@ from apportion.records import (
     Faith,
     Followup,
     Game,
+    Interaction,
     Judgement,
+    Looked,
     Manifest,
+    Pilot,
     Plan,
     Property,
     Recipe,
@@ -58,7 +61,20 @@ def evaluation(seed: int = 3, members: tuple[str, ...] = (A, B), **values: float
 CHANGE = Counterfactual(label="top 2", game=A, removed=("ada",), key=B, change=0.5, se=None, value=3.5)
 FAITH = Faith(alpha=0.5, rho=0.75, low=None, high=None, pairs=24, status="faithful")
 SCORE = Score(method="kernelshap", alpha=0.5, lds=0.625, low=0.5, high=0.75, held_out=24)
-CREDIT = Credit(property="fid", method="leverage", contributor="Jäger", phi=-1.5, low=-2.5, high=-0.5, se=0.5, share=None)
+CREDIT = Credit(
+    property="fid", method="leverage", game="finetune", contributor="Jäger", phi=-1.5, low=-2.5, high=-0.5, se=0.5, interval="leverage",
+    best=1, worst=2, share=None,
+)  # fmt: skip
+PLAN = Plan(
+    round=A, manifest=B, base=C, pruned=None, reference=D, credit_game=A, truth_game=B, wanted=(WANTED,), code="1.0", look=1, credits=3
+)  # fmt: skip
+PILOT = Pilot(property="fid", rho=0.75, low=0.5, high=None, use=True, reason="the cheap game is of use")
+PAIR = Interaction(property="fid", one="ada", other="Jäger", value=-0.25)
+LOOKED = Looked(look=1, looks=(24, 48), stop=False, reason="the widest interval is 3")
+CREDITS = Credits(
+    round=A, credits=(CREDIT,), v0={"fid": ENDPOINT}, v1={}, coalitions=48, level=0.95, covers={"leverage": "this game"}, pilots=(PILOT,),
+    exact_v0={"fid": ENDPOINT}, exact_v1={"fid": ENDPOINT}, interactions=(PAIR,), looked=LOOKED,
+)  # fmt: skip
 RECORDS: list[Record] = [
     MANIFEST.contributors[1],
     MANIFEST,
@@ -66,13 +82,16 @@ RECORDS: list[Record] = [
     RECIPE,
     GAME,
     WANTED,
-    Plan(round=A, manifest=B, base=C, pruned=None, reference=D, credit_game=A, truth_game=B, wanted=(WANTED,), code="1.0"),
+    PLAN,
     Followup(round=A, wanted=(WANTED,)),
     COST,
     evaluation(),
     CREDIT,
     ENDPOINT,
-    Credits(round=A, credits=(CREDIT,), v0={"fid": ENDPOINT}, v1={}, coalitions=48, level=0.95, covers="this game"),
+    PILOT,
+    PAIR,
+    LOOKED,
+    CREDITS,
     FAITH,
     SCORE,
     CHANGE,
@@ -137,6 +156,82 @@ def test_what_is_not_finite_is_damage(record, infinite):
             refused(type(record), text({**said, name: "§"}).replace(b'"\\u00a7"', infinite.encode()), name)
             with pytest.raises(ValidationError):
                 type(record)(**{**record.model_dump(), name: float(infinite)})
+
+
+EARLIER = """{
+ "coalitions": 6,
+ "covers": "ranking only (6 coalitions for 3 players, expected at least 12): a player's Shapley value in the finetune game",
+ "credits": [
+  {
+   "contributor": "Jäger",
+   "high": -4.251279705658854,
+   "low": -5.748720294341146,
+   "method": "leverage",
+   "phi": -5.0,
+   "property": "fid",
+   "se": 0.05892556509887896,
+   "share": 0.625
+  },
+  {
+   "contributor": "Jäger",
+   "high": null,
+   "low": null,
+   "method": "banzhaf",
+   "phi": -5.000000000000001,
+   "property": "fid",
+   "se": null,
+   "share": null
+  }
+ ],
+ "level": 0.95,
+ "round": "ff40e2720312a742e7dd466a62ee5e16",
+ "v0": {"fid": {"mean": 30.125, "se": 0.125, "seeds": 2, "stated": false}},
+ "v1": {"fid": {"mean": 22.125, "se": 0.125, "seeds": 2, "stated": false}}
+}
+"""
+"""Credits as 0.1.0 wrote them before several methods shared an interval (records.CREDITS 2)."""
+
+
+def test_credits_that_earlier_code_wrote_are_read_and_nothing_is_made_up():
+    found = Credits.parse(EARLIER.encode(), "here")
+    leverage, banzhaf = found.credits
+    assert (leverage.phi, leverage.low, leverage.high, leverage.se) == (-5.0, -5.748720294341146, -4.251279705658854, 0.05892556509887896)
+    assert (leverage.game, leverage.interval, leverage.best, leverage.worst) == ("not recorded", "leverage", None, None)
+    assert (banzhaf.phi, banzhaf.interval, banzhaf.share) == (-5.000000000000001, None, None)
+    assert found.covers == {"leverage": json.loads(EARLIER)["covers"]}
+    assert found.covered(leverage).startswith("ranking only (6 coalitions")
+    assert found.covered(banzhaf) == "nothing: there is no honest interval"
+    assert (found.pilots, found.interactions, found.looked, found.exact_v0) == ((), (), None, {})
+    assert Credits.parse(found.dump(), "here") == found
+
+
+def test_an_estimator_without_an_interval_had_none_then_whatever_the_text_said():
+    text = EARLIER.replace('"leverage"', '"kernelshap"').replace("-4.251279705658854", "null").replace("-5.748720294341146", "null")
+    found = Credits.parse(text.encode(), "here")
+    assert found.covers == {}
+    assert {credit.interval for credit in found.credits} == {None}
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "says"),
+    [
+        ('"phi": -5.0,', "", "credits.0.phi: Field required"),
+        ('"level": 0.95', '"niveau": 0.95', "level: Field required"),
+        ('"credits": [', '"credits": 3, "more": [', "credits: Input should be a valid (tuple|array)"),
+        ('"low": -5.748720294341146,', "", "credits.0.low: Field required"),
+        ("}\n}", "}", "JSON"),
+    ],
+)
+def test_damage_in_credits_that_earlier_code_wrote_is_damage(was, now, says):
+    assert was in EARLIER
+    refused(Credits, EARLIER.replace(was, now).encode(), says)
+
+
+def test_a_plan_of_earlier_code_is_of_one_look_and_its_credits_are_made_as_then():
+    said = json.loads(PLAN.dump())
+    for name in ("look", "credits"):
+        del said[name]
+    assert (Plan.parse(text(said), "here").look, Plan.parse(text(said), "here").credits) == (0, 2)
 
 
 def test_what_is_not_finite_inside_a_mapping_is_damage():

@@ -113,13 +113,14 @@ Value = Callable[[np.ndarray, str, int], float]
 """v(members, property, seed)."""
 
 
-def fill(round: Round, credit: Value, truth: Value | None = None, device: str = "cpu (1 threads), fp32") -> None:
-    """Writes every evaluation that a round lacks, valued by `credit`, or by `truth` in the game of retraining."""
+def fill(round: Round, credit: Value, truth: Value | None = None, device: str = "cpu (1 threads), fp32", retraining: float = 2.0) -> None:
+    """Writes every evaluation that a round lacks, valued by `credit`, or by `truth` in the game of retraining, which takes so long."""
     for wanted in round.ledger.pending(round.wanted):
-        of = truth if truth and wanted.game == round.plan.truth_game else credit
+        retrained = wanted.game == round.plan.truth_game
+        of = truth if truth and retrained else credit
         mask = wanted.mask(round.manifest.n)
         values = {name: of(mask, name, wanted.seed) for name in round.config.properties}
-        cost = Cost(finetune=2.0, sample=1.0, score=0.5, device=device)
+        cost = Cost(finetune=retraining if retrained else 2.0, sample=1.0, score=0.5, device=device)
         members = round.data(wanted)
         round.ledger.commit(
             Evaluation(key=wanted.key, game=wanted.game, seed=wanted.seed, members=members, values=values, cost=cost, code="test")

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from apportion import __version__, logs, stages
 from apportion.config import load
-from apportion.records import Credits, Judgement
+from apportion.records import Credits, Judgement, Looked
 
 if TYPE_CHECKING:
     from apportion.stages.round import Round
@@ -102,8 +102,16 @@ def print_credits(round: "Round") -> None:
         console.print(Text.assemble((name, "bold"), ends, (word, "bold")), soft_wrap=True)
         if name in judged and (found := grounds(judged[name])):
             console.print(f"  {found}", soft_wrap=True)
+        for pilot in round.credits.pilots:
+            if pilot.property == name:
+                console.print(f"  retrained coalitions: {pilot.reason}", soft_wrap=True)
         console.print(credits_table(round.credits, name))
-    console.print(f"Intervals cover {round.credits.covers}.")
+    for method, text in round.credits.covers.items():
+        console.print(f"Intervals by {method} cover {text}.")
+    if round.credits.looked:
+        console.print(
+            f"Look {round.credits.looked.look} of {len(round.credits.looked.looks)}, {going(round.credits.looked)}.", soft_wrap=True
+        )
     console.print(f"report: {round.store.where(round_key(round.id, 'report.html'))}", soft_wrap=True)
 
 
@@ -120,6 +128,13 @@ def grounds(judgement: Judgement) -> str:
     return ", ".join(found)
 
 
+def going(looked: Looked) -> str:
+    """Whether a round that is topped up goes on at the next run."""
+    if looked.stop:
+        return f"enough ({looked.reason})"
+    return f"{'the last' if looked.look == len(looked.looks) else 'run again to go on'} ({looked.reason})"
+
+
 def credits_table(credits: Credits, name: str) -> Table:
     """One property's credits, the best first: where lower is better, the smallest."""
     import numpy as np
@@ -127,13 +142,15 @@ def credits_table(credits: Credits, name: str) -> Table:
     from apportion.stages.attribute import goodness, published
 
     table = Table("contributor", box=SIMPLE_HEAD)
-    for column in ("credit", f"{credits.level:.0%} interval", "share"):
-        table.add_column(column, justify="right")
     found = published(credits, name)
+    by = "" if found[0].interval in (None, found[0].method) else f" ({found[0].interval})"
+    for column in ("credit", f"{credits.level:.0%} interval{by}", "rank", "share"):
+        table.add_column(column, justify="right")
     for i in np.argsort(-goodness(name, np.array([c.phi for c in found])), kind="stable"):
         c = found[i]
         interval = "none" if c.low is None or c.high is None else f"{c.low:+.3f} … {c.high:+.3f}"
-        table.add_row(c.contributor, f"{c.phi:+.3f}", interval, "" if c.share is None else f"{c.share:.1%}")
+        rank = "" if c.best is None else str(c.best) if c.best == c.worst else f"{c.best}–{c.worst}"
+        table.add_row(c.contributor, f"{c.phi:+.3f}", interval, rank, "" if c.share is None else f"{c.share:.1%}")
     return table
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -157,15 +158,93 @@ class Sampling(Strict):
         return steps
 
 
+Method = Literal[
+    "tree_residual", "leverage", "multifidelity", "banzhaf", "beta_shapley", "loo", "aoi", "datamodel", "kernelshap"
+]  # fmt: skip
+OF_DESIGN: dict[str, tuple[Method, ...]] = {
+    "leverage": ("tree_residual", "leverage", "banzhaf", "beta_shapley"),
+    "shapley_kernel": ("kernelshap",),
+}
+"""Methods that are right for a design only, whose probabilities they know; without `valuation.methods` they are what is computed."""
+
+
+class Datamodel(Strict):
+    """Coalitions of one size for the `datamodel` method."""
+
+    coalitions: Annotated[int, Field(ge=3)]
+    alpha: Share = 0.5
+
+
+class Exact(Strict):
+    """The first coalitions of the design are retrained too, and everybody and nobody: credits for retraining (`multifidelity`)."""
+
+    coalitions: Annotated[int, Field(ge=16, multiple_of=2)]
+    endpoint_seeds: Annotated[int, Field(ge=2)] = 2
+
+
+class Stop(Strict):
+    """When to stop topping a round up: each run of `plan` goes on to the next of `looks`, a number of coalitions, until `rule` holds
+    for all `properties` (all that are measured, where none is named). The rules are those of `valuation.sequential`."""
+
+    looks: Annotated[list[Annotated[int, Field(ge=2, multiple_of=2)]], Field(min_length=2, max_length=20)]
+    rule: Literal["width", "share", "top_set", "top_order"]
+    target: Rate
+    properties: list[str] = []
+    spending: Literal["obrien_fleming", "pocock"] = "obrien_fleming"
+
+    @field_validator("looks")
+    @classmethod
+    def _grow(cls, looks: list[int]) -> list[int]:
+        if any(more <= less for less, more in pairwise(looks)):
+            raise ValueError(f"found {looks}, expected numbers of coalitions that grow from look to look")
+        return looks
+
+
 class Valuation(Strict):
     """Which coalitions are evaluated and how their values become credits."""
 
     design: Literal["leverage", "shapley_kernel"] = "leverage"
     coalitions: Annotated[int, Field(ge=2)] = 48
+    methods: Annotated[list[Method], Field(min_length=1)] | None = None
+    beta: Annotated[list[Rate], Field(min_length=2, max_length=2)] = [4.0, 4.0]
+    datamodel: Datamodel | None = None
+    exact: Exact | None = None
+    stop: Stop | None = None
+    interactions: bool = False
     endpoint_seeds: Annotated[int, Field(ge=2)] = 3
     stated_v0: dict[str, float] = {}
     level: Share = 0.95
     seed: Seed = 0
+
+    @property
+    def chosen(self) -> tuple[Method, ...]:
+        """The methods that are computed; credits by the first are published."""
+        if self.methods is not None:
+            return tuple(self.methods)
+        return OF_DESIGN[self.design] + (("multifidelity",) if self.exact else ()) + (("datamodel",) if self.datamodel else ())
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Valuation":
+        chosen, others = self.chosen, {name for design, names in OF_DESIGN.items() if design != self.design for name in names}
+        if wrong := [name for name in chosen if name in others]:
+            raise ValueError(f"found methods {wrong} beside design {self.design!r}, expected {list(OF_DESIGN[self.design])} or baselines")
+        if len(set(chosen)) < len(chosen):
+            raise ValueError(f"found methods {list(chosen)}, expected each once")
+        for name, section in (("multifidelity", "exact"), ("datamodel", "datamodel")):
+            if (name in chosen) != (getattr(self, section) is not None):
+                raise ValueError(f"found only one of method {name!r} and valuation.{section}, expected both or neither")
+        if chosen == ("multifidelity",):
+            raise ValueError("found no method but 'multifidelity', expected another: a property whose pilot says no has no credits by it")
+        for section in ("exact", "stop", "interactions"):
+            if getattr(self, section) and self.design != "leverage":
+                raise ValueError(f"found valuation.{section} beside design {self.design!r}, expected design 'leverage'")
+        if self.stop and self.stop.looks[-1] != self.coalitions:
+            raise ValueError(
+                f"found valuation.stop.looks up to {self.stop.looks[-1]}, expected the last to be coalitions ({self.coalitions})"
+            )
+        if self.exact and self.exact.coalitions > (self.stop.looks[0] if self.stop else self.coalitions):
+            raise ValueError(f"found {self.exact.coalitions} coalitions in valuation.exact, expected at most those of the design")
+        return self
 
 
 class Counterfactual(Strict):
@@ -239,6 +318,12 @@ class Config(Strict):
                 f"found data.resolution {self.data.resolution}, expected a multiple of {2 ** (levels - 1)}: "
                 f"each of the {levels} levels of model.channels halves it but the first"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _cheap(self) -> "Config":
+        if self.valuation.exact and self.removal.method == "retrain":
+            raise ValueError("found valuation.exact beside removal.method 'retrain', expected a cheap method: retraining is exact itself")
         return self
 
     def told(self) -> dict[str, Any]:

@@ -14,12 +14,14 @@ from apportion.errors import Damaged
 SCHEMA = 1
 """Part of every game: a change in how values are computed makes new games rather than mixing old values with new ones."""
 
-CREDITS = 2
+CREDITS = 3
 """Part of every round: a change in how credits come from values makes new rounds, which share every evaluation. Other code alone does not:
 a record says which code made it (`version.code`), and its address does not."""
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-Purpose = Literal["design", "v0", "v1", "held_out", "paired", "counterfactual"]
+Purpose = Literal[
+    "design", "v0", "v1", "loo", "aoi", "datamodel", "exact", "exact_v0", "exact_v1", "held_out", "paired", "counterfactual"
+]  # fmt: skip
 Seed = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -167,7 +169,8 @@ def members_text(mask: NDArray[np.bool_]) -> str:
 
 
 class Plan(Record):
-    """What a round will evaluate, in order."""
+    """What a round will evaluate, in order. `look` is which of `valuation.stop.looks` it is for, from 0; `credits` says how credits will
+    come from values: plans made before that was said are of 2."""
 
     round: Hash
     manifest: Hash
@@ -178,6 +181,8 @@ class Plan(Record):
     truth_game: Hash
     wanted: tuple[Wanted, ...]
     code: str
+    look: Annotated[int, Field(ge=0)] = 0
+    credits: int = 2
 
 
 class Followup(Record):
@@ -220,15 +225,22 @@ class Evaluation(Record):
 
 
 class Credit(Record):
-    """What one contributor is credited with by one method for one property. `low` and `high` are None where no honest interval exists."""
+    """What one contributor is credited with by one method for one property, in the game of a removal method.
+
+    `low` and `high` are None where no honest interval exists; `interval` is the method that they, `se` and the ranks are from. Ranks
+    count from 1, who contributed most; all of a round's `best`..`worst` of one property hold together at its level."""
 
     property: str
     method: str
+    game: str
     contributor: str
     phi: Finite
     se: Finite | None
     low: Finite | None
     high: Finite | None
+    interval: str | None
+    best: Annotated[int, Field(ge=1)] | None
+    worst: Annotated[int, Field(ge=1)] | None
     share: Finite | None
 
 
@@ -241,16 +253,82 @@ class Endpoint(Record):
     stated: bool = False
 
 
+class Pilot(Record):
+    """Whether the cheap game tells enough of retraining to be used for `multifidelity`: correlation of odd parts, and the reason."""
+
+    property: str
+    rho: Finite | None
+    low: Finite | None
+    high: Finite | None
+    use: bool
+    reason: str
+
+
+class Interaction(Record):
+    """Shapley interaction index of two contributors by a tree surrogate, in units of the property: below 0 they raise it less together than
+    each alone does. No interval."""
+
+    property: str
+    one: str
+    other: str
+    value: Finite
+
+
+class Looked(Record):
+    """Where a round that is topped up stands: look `look` (from 1) of `looks`, and whether the rule to stop holds."""
+
+    look: Annotated[int, Field(ge=1)]
+    looks: tuple[int, ...]
+    stop: bool
+    reason: str
+
+
 class Credits(Record):
-    """The credits of a round, what they cover, and the endpoints they add up between."""
+    """The credits of a round, what their intervals cover by the method that the intervals are from, and the endpoints they add up
+    between."""
 
     round: Hash
     credits: tuple[Credit, ...]
     v0: dict[str, Endpoint]
     v1: dict[str, Endpoint]
+    exact_v0: dict[str, Endpoint] = {}
+    exact_v1: dict[str, Endpoint] = {}
     coalitions: int
     level: Finite
-    covers: str
+    covers: dict[str, str]
+    pilots: tuple[Pilot, ...] = ()
+    interactions: tuple[Interaction, ...] = ()
+    looked: Looked | None = None
+
+    @classmethod
+    def parse(cls, data: bytes, origin: str) -> "Credits":
+        """As of every record; credits of rounds that earlier code made are read too."""
+        return super().parse(_renewed(data), origin)
+
+    def covered(self, credit: Credit) -> str:
+        """What the interval of a credit covers."""
+        return self.covers.get(credit.interval or "", "nothing: there is no honest interval")
+
+
+NOT_RECORDED = "not recorded"
+"""The game of credits that code made which did not write it down."""
+
+
+def _renewed(data: bytes) -> bytes:
+    """The text of credits as they are written now, from one that was written before records.CREDITS was 3, known by its one text of
+    what intervals cover. Then intervals were of the method itself, there were no ranks, and `leverage` alone had intervals."""
+    try:
+        found = json.loads(data)
+        if not isinstance(found["covers"], str) or any("game" in credit for credit in found["credits"]):
+            return data
+        methods = {credit["method"] for credit in found["credits"]}
+        for credit in found["credits"]:
+            own = None if credit["low"] is None and credit["high"] is None else credit["method"]
+            credit |= {"game": NOT_RECORDED, "interval": own, "best": None, "worst": None}
+        found["covers"] = {"leverage": found["covers"]} if "leverage" in methods else {}
+    except (ValueError, KeyError, TypeError):
+        return data  # no credits of any time, which `parse` says
+    return json.dumps(found).encode()
 
 
 Status = Literal["not faithful", "not established", "not predictive", "faithful"]

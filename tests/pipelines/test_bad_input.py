@@ -1,5 +1,6 @@
 """Every bad input through the real entry points: refused at `plan` or before, in words that help, and nothing is computed."""
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -306,6 +307,8 @@ def test_a_property_that_is_not_measured(tmp_path):
     says = ["'inception_score'", "expected one of properties: fid"]
     asked = "evaluation.counterfactual.property=inception_score"
     refused(tmp_path, ConfigError, "properties=[fid]", asked, says=[*says, "evaluation.counterfactual.property"])
+    asked = stop(12, 14).replace('"width"', '"width", "properties": ["inception_score"]')
+    refused(tmp_path, ConfigError, "properties=[fid]", asked, says=[*says, "valuation.stop.properties"])
     asked = "valuation.stated_v0.inception_score=1"
     refused(tmp_path, ConfigError, "properties=[fid]", asked, says=[*says, "valuation.stated_v0"])
 
@@ -322,6 +325,15 @@ def test_no_network_is_asked_for_where_none_is_needed(tmp_path):
     assert plan.run(told(tmp_path, *nothing)).work
 
 
+FIVE, SIX = ["data.contributors=5"], ["data.contributors=6"]
+
+
+def stop(*looks, rule="width", target=1, **more):
+    """The option `valuation` with a rule to stop."""
+    asked = {"coalitions": looks[-1], "stop": {"looks": looks, "rule": rule, "target": target}, **more}
+    return f"valuation={json.dumps(asked)}"
+
+
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
@@ -331,6 +343,20 @@ def test_no_network_is_asked_for_where_none_is_needed(tmp_path):
         (["data.contributors=12"], ["12 contributors", "valuation.coalitions"]),
         ([KERNEL, "valuation.coalitions=2"], ["found 2 coalitions of rank 2, expected rank 4", "valuation.coalitions"]),
         ([KERNEL, "valuation.coalitions=11", "data.contributors=12"], ["found 11 coalitions", "expected rank 12", "12 contributors"]),
+        ([stop(6, 14)], ["found m = 6 coalitions", "4 contributors", "valuation.stop.looks"]),
+        ([*SIX, stop(16, 40)], ["contributors told apart by a single pair", "6 contributors", "valuation.stop.looks"]),
+        ([stop(12, 48)], ["found 48 coalitions at the last look, expected at most the 14 there are", "valuation.stop.looks"]),
+        ([stop(12, 14, rule="top_set", target=4)], ["found target = 4", "from 1 to 3", "4 contributors", "valuation.stop.target"]),
+        ([stop(12, 14, rule="top_order", target=1.5)], ["found target = 1.5, expected a whole number", "valuation.stop.target"]),
+        (["valuation={coalitions: 48, exact: {coalitions: 16}}"], ["found 16 coalitions in valuation.exact", "the 14 there are"]),
+        ([*FIVE, "valuation={coalitions: 48, exact: {coalitions: 32}}"], ["found 32 coalitions in valuation.exact", "the 30 there are"]),
+        (["valuation.datamodel={coalitions: 7}"], ["found m = 7, expected at most 6", "4 contributors", "valuation.datamodel"]),
+        (["valuation.datamodel={coalitions: 3, alpha: 0.1}"], ["found alpha = 0.1", "4 contributors", "valuation.datamodel"]),
+        (
+            ["valuation={coalitions: 14, interactions: true}"],
+            ["found 7 pairs", "expected at least 20", "valuation.interactions"],
+        ),
+        ([*SIX, stop(20, 40, interactions=True)], ["found 10 pairs of coalitions", "valuation.interactions"]),
         (["evaluation.held_out=7"], ["4 contributors", "evaluation.held_out"]),
         (["evaluation.alphas=[0.5, 0.3, 0.6]"], ["found shares 0.5, 0.6", "4 contributors", "evaluation.alphas"]),
         (["evaluation.alphas=[0.01]"], ["4 contributors", "evaluation.alphas"]),

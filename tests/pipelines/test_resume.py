@@ -134,7 +134,7 @@ def test_killed_inside_the_pipeline(tmp_path, whole):
     assert unchanged(before, store)
     assert one_record_each(round)
     assert credits(round) == whole.credits
-    assert tracked(tmp_path / "work") == ["FINISHED"] * 3  # the round's, and one for each method
+    assert tracked(tmp_path / "work") == ["FINISHED"] * 5  # the round's, and one for each method
 
 
 def test_a_round_in_a_bucket(whole, tmp_path, s3_bucket):  # noqa: F811

@@ -17,6 +17,7 @@ from pipelines.__main__ import conclude
 
 NAMES = ["Emily Jäger", "Fanny Jung", "Lisa Thiel", "Sofie Ascherl"]
 PROPERTIES = ["cluster_entropy", "colourfulness_p90", "fid", "inception_score"]
+METHODS = ["tree_residual", "leverage", "banzhaf", "beta_shapley"]
 STAGES = ["plan", "train", "prune", *["finetune", "finetune", "sample", "sample", "score", "score"], "attribute"]
 AFTER = [*["finetune", "finetune", "sample", "sample", "score", "score"], "evaluate", "publish", "close"]
 
@@ -54,7 +55,7 @@ def test_it_ends_with_a_table_for_each_property_and_the_report(whole):
         assert tables.count(name) == len(PROPERTIES)
     for c in published(whole.round.credits, "fid"):
         assert re.search(rf"{c.contributor} +{re.escape(f'{c.phi:+.3f}')} +", tables)
-    assert "Intervals cover" in tables
+    assert "Intervals by leverage cover" in tables
     assert re.search(r"pipeline: \d+\.\d s", whole.err)
 
 
@@ -86,21 +87,22 @@ def test_every_evaluation_has_values_and_a_cost(whole):
 def test_the_table_of_credits(whole):
     rows = list(csv.DictReader(io.StringIO(whole.credits.decode())))
     assert [(row["property"], row["method"], row["contributor"]) for row in rows] == [
-        (name, method, who) for name in PROPERTIES for method in ("leverage", "banzhaf") for who in NAMES
+        (name, method, who) for name in PROPERTIES for method in METHODS for who in NAMES
     ]
     for name in PROPERTIES:
         gain = whole.round.credits.v1[name].mean - whole.round.credits.v0[name].mean
-        assert sum(float(row["phi"]) for row in rows if (row["property"], row["method"]) == (name, "leverage")) == pytest.approx(gain)
+        for method in ("tree_residual", "leverage"):
+            assert sum(float(row["phi"]) for row in rows if (row["property"], row["method"]) == (name, method)) == pytest.approx(gain)
 
 
 def test_the_tracking_runs_are_finished(whole, runs):
-    assert set(runs) == {f"round {whole.round.id[:8]}", "leverage", "banzhaf"}
+    assert set(runs) == {f"round {whole.round.id[:8]}", *METHODS}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     parent = runs[f"round {whole.round.id[:8]}"]
     assert runs["leverage"].data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert parent.data.tags["apportion.round"] == whole.round.id
     assert parent.data.tags["apportion.manifest"] == whole.round.manifest.id
-    assert parent.data.tags["apportion.estimator"] == "leverage"
+    assert parent.data.tags["apportion.estimator"] == "tree_residual"
 
 
 def test_the_tracking_run_has_the_numbers(whole, runs):
@@ -109,7 +111,7 @@ def test_the_tracking_run_has_the_numbers(whole, runs):
         for c in published(whole.round.credits, name):
             assert metrics[f"phi/{name}/{c.contributor}"] == c.phi
             assert metrics[f"phi_se/{name}/{c.contributor}"] == c.se
-            assert runs["leverage"].data.metrics[f"phi/{name}/{c.contributor}"] == c.phi
+            assert runs["tree_residual"].data.metrics[f"phi/{name}/{c.contributor}"] == c.phi
     assert {f"value/{name}" for name in PROPERTIES} <= set(metrics)
     assert metrics["gpu_seconds"] == 0
     assert all(metrics[f"seconds/{step}"] > 0 for step in ("finetune", "sample", "score"))

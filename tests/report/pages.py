@@ -81,7 +81,7 @@ def credits(names: list[str], properties: tuple[str, ...] = tuple(MEANINGS), see
     found: list[Credit] = []
     for name in properties:
         v0, v1 = ENDS[name]
-        for method, noise in (("leverage", 0.0), ("banzhaf", 0.05)):
+        for method, noise in (("tree_residual", 0.0), ("leverage", 0.02), ("banzhaf", 0.05)):
             parts = rng.dirichlet(np.full(len(names), 2.0)) * 1.2 - 0.2 / len(names)
             found += [
                 _credit(name, method, who, (v1 - v0) * part, abs(v1 - v0), part, noise)
@@ -95,21 +95,25 @@ def credits(names: list[str], properties: tuple[str, ...] = tuple(MEANINGS), see
         v1={name: Endpoint(mean=ENDS[name][1], se=0.004 * ENDS[name][1], seeds=3) for name in properties},
         coalitions=m,
         level=0.95,
-        covers=covers(m, len(names), "finetune"),
+        covers={"leverage": covers(m, len(names), "finetune")},
     )
 
 
 def _credit(name: str, method: str, who: str, phi: float, gain: float, share: float, noise: float) -> Credit:
     half = gain * (0.05 + 0.3 * share**2)
-    bounds = (phi - half, phi + half) if method == "leverage" else (None, None)
+    bounds = (None, None) if method == "banzhaf" else (phi - half, phi + half)
     return Credit(
         property=name,
         method=method,
+        game="finetune",
         contributor=who,
         phi=phi + noise * gain * share,
         se=None if bounds[0] is None else gain * share / 4,
         low=bounds[0],
         high=bounds[1],
+        interval=None if bounds[0] is None else "leverage",
+        best=None if bounds[0] is None else 1 + int(share < 0.1),
+        worst=None if bounds[0] is None else 2 + int(share < 0.2),
         share=share,
     )
 
@@ -131,7 +135,7 @@ def _judgement(names: list[str], name: str, i: int) -> Judgement:
         faiths.append(Faith(alpha=0.75, rho=0.69, low=0.35, high=0.87, pairs=24, status="faithful"))
     scores = [
         Score(method=method, alpha=0.5, lds=rho + shift, low=rho + shift - 0.25, high=min(1.0, rho + shift + 0.2), held_out=24)
-        for method, shift in (("leverage", 0.03), ("banzhaf", 0.07))
+        for method, shift in (("tree_residual", 0.03), ("leverage", 0.02), ("banzhaf", 0.07))
     ]
     gone = [("without the top 5 for fid", tuple(names[:5]), 0.41, 0.03), ("without 5 at random (1)", tuple(names[3:8]), 0.12, None)]
     changes = [

@@ -14,7 +14,7 @@ import pytest
 from apportion.config import digest
 from apportion.errors import DataError
 from apportion.evaluation.verdict import verdict
-from apportion.records import Credits, Evidence
+from apportion.records import Credits, Evidence, Interaction, Looked, Pilot
 from apportion.report.numbers import interval, percent, precision, signed
 from apportion.report.page import Grid, figures, render
 
@@ -124,8 +124,10 @@ def test_the_policy_allows_only_the_pages_own_style_and_script(reading, html):
 def test_the_table_has_the_numbers_of_the_records(reading, name):
     credits = pages.page().credits
     given = {c.name: c.samples for c in pages.page().manifest.contributors}
-    main = [c for c in credits.credits if c.property == name and c.method == "leverage"]
-    beside = {c.contributor: c.phi for c in credits.credits if c.property == name and c.method == "banzhaf"}
+    main = [c for c in credits.credits if c.property == name and c.method == "tree_residual"]
+    beside = [
+        {c.contributor: c.phi for c in credits.credits if c.property == name and c.method == method} for method in ("leverage", "banzhaf")
+    ]
     spec = precision([c.phi for c in main])
     rows = [tuple(cell.strip() for cell in row) for row in reading.cells]
     for c in main:
@@ -133,10 +135,85 @@ def test_the_table_has_the_numbers_of_the_records(reading, name):
             str(given[c.contributor]),
             signed(c.phi, spec),
             interval(c.low, c.high, spec),
+            str(c.best) if c.best == c.worst else f"{c.best} to {c.worst}",
             percent(c.share),
-            signed(beside[c.contributor], spec),
         )
         assert sum(row[0] == c.contributor and row[2:7] == numbers for row in rows) == 1
+        others = (
+            c.contributor,
+            *(signed(other[c.contributor], spec) for other in beside),
+        )  # whose interval is the one that is shown already
+        assert rows.count(others) == 1
+
+
+def retrained(name):
+    """A page of one property with credits of retraining, a pilot that allowed them, and looks."""
+    page = pages.page(pages.NAMES, (name,))
+    (c, *_), endpoint = page.credits.credits, {name: page.credits.v0[name]}
+    exact = [
+        c.model_copy(
+            update={
+                "method": "multifidelity",
+                "game": "retrain",
+                "interval": "multifidelity",
+                "contributor": who,
+                "phi": -1.0 - i,
+                "low": -2.0 - i,
+            }
+        )
+        for i, who in enumerate(pages.NAMES)
+    ]
+    pilot = Pilot(property=name, rho=0.9, low=0.8, high=0.95, use=True, reason="the cheap game is of use: rho = 0.90")
+    pairs = tuple(Interaction(property=name, one=pages.NAMES[0], other=who, value=0.5 * i - 1.1) for i, who in enumerate(pages.NAMES[1:5]))
+    more = {
+        "credits": (*page.credits.credits, *exact), "pilots": (pilot,), "exact_v0": endpoint, "exact_v1": endpoint, "interactions": pairs,
+        "covers": {**page.credits.covers, "multifidelity": "a player's Shapley value in the game of retraining"},
+        "looked": Looked(look=2, looks=(24, 48, 96), stop=True, reason="the widest interval is 3"),
+    }  # fmt: skip
+    return replace(page, credits=page.credits.model_copy(update=more))
+
+
+def test_credits_of_retraining_have_an_interval_of_their_own_beside_the_published_ones():
+    page = retrained("fid")
+    shown = Reading(render(page))
+    spec = precision([c.phi for c in page.credits.credits if c.method == "tree_residual"])
+    head = next(row for row in shown.cells if len(row) == 4 and "Banzhaf" in row[2])
+    assert [cell.strip() for cell in head] == ["Contributor", "Shapley (leverage)", "Banzhaf", "Shapley, retraining"]
+    for c in page.credits.credits[-len(pages.NAMES) :]:
+        row = next(row for row in shown.cells if len(row) == 4 and row[0].strip() == c.contributor and row[1:] != head[1:])
+        assert row[3].strip() == f"{signed(c.phi, spec)} ({interval(c.low, c.high, spec)})"
+    text = " ".join(shown.text.split())
+    assert "Retrained coalitions beside the removal method: the cheap game is of use: rho = 0.90; retraining itself goes from 55.30" in text
+    assert "So there are no credits of retraining" not in text
+    assert "intervals by Shapley, retraining cover: a player's Shapley value in the game of retraining." in text
+    assert "Look 2 of 3 at 24, 48, 96 coalitions; the intervals by Shapley (leverage) and the ranks of all looks hold together." in text
+    assert "Enough: the widest interval is 3." in text
+
+
+def test_credits_of_retraining_that_one_property_has_not_leave_its_tables_whole():
+    """A pilot may say yes for one property and no for another."""
+    fid, whole = retrained("fid").credits, pages.page(properties=("fid", "inception_score")).credits
+    both = whole.model_copy(update={"credits": (*whole.credits, *(c for c in fid.credits if c.method == "multifidelity"))})
+    page = pages.page(properties=("fid", "inception_score"), credits=both.model_copy(update={"covers": fid.covers}))
+    widths = [len(row) for row in Reading(render(page)).cells if row[0].strip() == pages.NAMES[1]]
+    assert widths == [8, 4, 8, 3]  # the published table, then that of other methods, of each property
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "words"),
+    [
+        ("inception_score", -1.1, ["stand in for each other"] * 3 + ["help each other"]),
+        ("fid", 0.4, ["stand in for each other"] + ["help each other"] * 3),
+        ("colourfulness_p90", -1.1, ["less together than apart"] * 3 + ["more together than apart"]),
+    ],
+)
+def test_interactions_are_read_by_the_propertys_direction(name, first, words):
+    """Two who lower FID less together than each alone stand in for each other: less is better there."""
+    shown = [[cell.strip() for cell in row] for row in Reading(render(retrained(name))).cells]
+    start = next(i for i, row in enumerate(shown) if row[:2] == ["Contributor", "With"])
+    rows = shown[start + 1 : start + 5]
+    assert [row[3] for row in rows] == words
+    assert rows[0][2] == signed(first, precision([-1.1, -0.6, -0.1, 0.4]))
 
 
 def test_what_is_sorted_by_is_exact(html):
@@ -145,7 +222,7 @@ def test_what_is_sorted_by_is_exact(html):
 
 
 def test_contributors_come_best_first(reading):
-    fid = {c.contributor: c.phi for c in pages.page().credits.credits if c.property == "fid" and c.method == "leverage"}
+    fid = {c.contributor: c.phi for c in pages.page().credits.credits if c.property == "fid" and c.method == "tree_residual"}
     start = [i for i, row in enumerate(reading.cells) if row[0].strip().startswith("Contributor") and len(row) == 8][2]
     shown = [row[0].strip() for row in reading.cells[start + 1 : start + 13]]
     assert shown == sorted(fid, key=fid.__getitem__)
@@ -204,7 +281,7 @@ def test_hostile_text_stays_text():
     assert not [a for tag, a in reading.elements if tag == "b" or any(name.startswith("on") for name in a)]
     assert all((a["src"] or "").startswith("data:image/png") for tag, a in reading.elements if tag == "img")
     for name in HOSTILE:
-        assert sum(row[0].strip() == name for row in reading.cells) == 1
+        assert sum(row[0].strip() == name for row in reading.cells) == 2  # by the published method, and by the others
     assert "49" not in [row[0] for row in reading.cells]
 
 
@@ -242,7 +319,7 @@ def test_many_contributors_are_all_there_and_the_page_stays_small():
     html = render(pages.page(names, ("fid", "cluster_entropy"), thumbnails=blank))
     reading = Reading(html)
     for name in names:
-        assert sum(row[0].strip() == name for row in reading.cells) == 2
+        assert sum(row[0].strip() == name for row in reading.cells) == 2 * 2  # by the published method, and by the others
     assert "Table of all 258 contributors" in reading.text
     assert len(html.encode()) < 1_500_000
 
@@ -279,7 +356,7 @@ def test_properties_of_the_package_are_meanings():
 
 
 def test_no_credits_is_still_a_page():
-    nothing = Credits(round=digest("round"), credits=(), v0={}, v1={}, coalitions=0, level=0.95, covers="nothing")
+    nothing = Credits(round=digest("round"), credits=(), v0={}, v1={}, coalitions=0, level=0.95, covers={})
     Reading(render(pages.page(credits=nothing, evidence=None, previous=None)))
 
 

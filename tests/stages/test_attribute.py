@@ -53,12 +53,19 @@ def test_credits_of_every_coalition_are_exact_shapley_values(attributed):
     for name in NAMES:
         credits = published(round.credits, name)
         assert [c.contributor for c in credits] == round.manifest.names == sorted(round.manifest.names)
-        assert {c.method for c in credits} == {"leverage"}
-        np.testing.assert_allclose([c.phi for c in credits], exact(name), rtol=1e-9, atol=1e-9)
+        assert {(c.method, c.interval, c.game) for c in credits} == {("tree_residual", "leverage", "sparsified_finetune")}
+        for found in (credits, by_method(round, name, "leverage")):
+            np.testing.assert_allclose([c.phi for c in found], exact(name), rtol=1e-9, atol=1e-9)
     assert round.credits.coalitions == 14
     assert round.credits.level == 0.95
-    assert "from all 14 coalitions of 4 players but nobody and everybody" in round.credits.covers
-    assert "sparsified_finetune game" in round.credits.covers
+    assert list(round.credits.covers) == ["leverage"]
+    assert "from all 14 coalitions of 4 players but nobody and everybody" in round.credits.covers["leverage"]
+    assert "sparsified_finetune game" in round.credits.covers["leverage"]
+
+
+def by_method(round, name, method):
+    """The credits of one property by one method, in the order of contributors."""
+    return [c for c in round.credits.credits if (c.property, c.method) == (name, method)]
 
 
 def credits_of(tmp_path, names, *overrides):
@@ -77,10 +84,13 @@ def test_two_contributors_share_exactly_and_no_interval_is_claimed(tmp_path, cap
     assert "all 2 proper coalitions of 2 contributors are evaluated, not 48" in caplog.text
     assert round.credits.coalitions == 2
     assert {name: c.phi for name, c in credits.items()} == pytest.approx({"ada": 4.5, "bob": -0.5}, abs=1e-9)
-    assert {(c.se, c.low, c.high) for c in credits.values()} == {(None, None, None)}
-    assert round.credits.covers.startswith("nothing: they need more players.")
-    banzhaf = {c.contributor: c.phi for c in round.credits.credits if c.method == "banzhaf"}
-    assert banzhaf == pytest.approx({"ada": 4.5, "bob": -0.5}, abs=1e-9)
+    assert {(c.se, c.low, c.high, c.interval, c.best, c.worst) for c in round.credits.credits} == {(None,) * 6}
+    assert round.credits.covers["leverage"].startswith("nothing: they need more players.")
+    assert {c.method for c in round.credits.credits} == {"tree_residual", "leverage", "banzhaf", "beta_shapley"}
+    for method in ("leverage", "banzhaf", "beta_shapley"):
+        assert [c.phi for c in by_method(round, "fid", method)] == pytest.approx([4.5, -0.5], abs=1e-9)
+    rows = list(csv.DictReader(io.StringIO(round.store.get(f"rounds/{round.id}/statement.csv").decode())))
+    assert {(row["best"], row["interval"], row["covers"]) for row in rows} == {("", "", "nothing: there is no honest interval")}
     assert not plan.run(round.config).work
 
 
@@ -89,7 +99,8 @@ def test_three_contributors_share_exactly_with_intervals(tmp_path):
     assert round.credits.coalitions == 6
     assert {name: c.phi for name, c in credits.items()} == pytest.approx({"ada": 4.5, "bob": -0.5, "cy": 1.0}, abs=1e-9)
     assert all(c.low < c.phi < c.high for c in credits.values())
-    assert "from all 6 coalitions of 3 players" in round.credits.covers
+    assert all(1 <= c.best <= c.worst <= 3 for c in credits.values())
+    assert "from all 6 coalitions of 3 players" in round.credits.covers["leverage"]
 
 
 def test_endpoints_are_means_over_seeds_with_their_standard_error(attributed):
@@ -120,25 +131,27 @@ def test_intervals_are_the_librarys(attributed):
         y = [evaluation.values[name] for _, evaluation in pairs]
         v0, v1 = round.credits.v0[name], round.credits.v1[name]
         low, high = intervals.hc3(Z, y, v0.mean, v1.mean, 0.8, v0_se=v0.se, v1_se=v1.se)
-        credits = published(round.credits, name)
-        assert [(c.low, c.high) for c in credits] == list(zip(low, high, strict=True))
-        assert all(c.low < c.phi < c.high for c in credits)
+        for credits in (published(round.credits, name), by_method(round, name, "leverage")):
+            assert [(c.low, c.high) for c in credits] == list(zip(low, high, strict=True))
+        assert all(c.low < c.phi < c.high for c in by_method(round, name, "leverage"))  # which they are centred on
         wide, _ = intervals.hc3(Z, y, v0.mean, v1.mean, 0.95, v0_se=v0.se, v1_se=v1.se)
         assert (wide < low).all()
 
 
 def test_standard_errors_lie_under_the_intervals(attributed):
+    """Each credit has degrees of freedom of its own."""
     round = attributed("valuation.coalitions=12")
+    pairs = round.evaluations("design")
+    Z = round.masks([wanted for wanted, _ in pairs])
     for name in NAMES:
-        credits = published(round.credits, name)
-        factors = {round_off((c.high - c.phi) / c.se) for c in credits}
-        assert len(factors) == 1
-        (factor,) = factors
-        assert any(factor == pytest.approx(student.ppf(0.975, spare), rel=1e-6) for spare in range(1, 7))
-
-
-def round_off(value):
-    return float(f"{value:.9g}")
+        y = [evaluation.values[name] for _, evaluation in pairs]
+        v0, v1 = round.credits.v0[name], round.credits.v1[name]
+        phi, se, spare = intervals.standard_errors(Z, y, v0.mean, v1.mean, v0_se=v0.se, v1_se=v1.se)
+        assert spare.shape == (4,)
+        credits = by_method(round, name, "leverage")
+        assert [(c.phi, c.se) for c in credits] == list(zip(phi, se, strict=True))
+        assert [(c.high - c.phi) / c.se for c in credits] == pytest.approx(student.ppf(0.975, spare), rel=1e-9)
+        assert [c.se for c in published(round.credits, name)] == list(se)
 
 
 def test_a_stated_value_of_nobody_replaces_the_measured_one(attributed):
@@ -149,10 +162,10 @@ def test_a_stated_value_of_nobody_replaces_the_measured_one(attributed):
     assert sum(c.phi for c in published(round.credits, "fid")) == pytest.approx(round.credits.v1["fid"].mean - 99, rel=1e-12)
 
 
-def test_banzhaf_values_do_not_add_up_and_have_no_shares(attributed):
+def test_semivalues_do_not_add_up_and_have_no_shares(attributed):
     credits = attributed().credits.credits
-    assert {c.share for c in credits if c.method == "banzhaf"} == {None}
-    assert None not in {c.share for c in credits if c.method == "leverage"}
+    assert {c.share for c in credits if c.method in ("banzhaf", "beta_shapley")} == {None}
+    assert None not in {c.share for c in credits if c.method in ("leverage", "tree_residual")}
 
 
 def test_no_shares_of_a_gain_that_may_be_noise(attributed):
@@ -172,13 +185,14 @@ def test_a_stated_value_for_every_property_asks_for_no_model_of_nobody(attribute
 def test_no_shares_of_no_gain(attributed):
     round = attributed(value=lambda mask, name, seed: float(mask[0]) - float(mask[1]))
     assert {c.share for c in round.credits.credits} == {None}
-    assert [c.phi for c in published(round.credits, "fid")] == pytest.approx([1, -1, 0, 0], abs=1e-9)
+    assert [c.phi for c in by_method(round, "fid", "leverage")] == pytest.approx([1, -1, 0, 0], abs=1e-9)
+    assert [c.phi for c in published(round.credits, "fid")] == pytest.approx([1, -1, 0, 0], abs=1e-7)  # the ridge of a game without noise
 
 
 def test_banzhaf_values_stand_beside(attributed):
     """Of an additive game the same as Shapley values; never with an interval."""
     round = attributed(value=lambda mask, name, seed: float(mask @ [1, 2, 3, 4]))
-    banzhaf = [c for c in round.credits.credits if (c.property, c.method) == ("fid", "banzhaf")]
+    banzhaf = by_method(round, "fid", "banzhaf")
     assert [c.phi for c in banzhaf] == pytest.approx([1, 2, 3, 4], rel=1e-9)
     assert {(c.se, c.low, c.high) for c in banzhaf} == {(None, None, None)}
 
@@ -191,7 +205,7 @@ def test_banzhaf_values_of_every_coalition_are_exact(attributed):
         values[[0, -1]] += 0.125
         index = np.arange(16)
         truth = [np.mean(values[index[index >> i & 1 == 1]]) - np.mean(values[index[index >> i & 1 == 0]]) for i in range(4)]
-        banzhaf = [c.phi for c in round.credits.credits if (c.property, c.method) == (name, "banzhaf")]
+        banzhaf = [c.phi for c in by_method(round, name, "banzhaf")]
         np.testing.assert_allclose(banzhaf, truth, rtol=1e-9, atol=1e-9)
 
 
@@ -202,7 +216,8 @@ def test_the_kernel_design_publishes_the_papers_estimator(attributed):
     credits = published(round.credits, "fid")
     assert {c.method for c in round.credits.credits} == {"kernelshap"}
     assert [c.phi for c in credits] == list(shapley.kernelshap(Z, y, 0.0, 10.0))
-    assert {(c.se, c.low, c.high) for c in credits} == {(None, None, None)}
+    assert {(c.se, c.low, c.high, c.interval, c.best, c.worst) for c in credits} == {(None,) * 6}
+    assert round.credits.covers == {}
 
 
 # What the credits call for
@@ -267,11 +282,14 @@ def test_goodness_turns_credits_by_direction():
 def test_the_table_reads_back_to_the_same_numbers(attributed):
     round = attributed()
     rows = list(csv.DictReader(io.StringIO(round.store.get(f"rounds/{round.id}/credits.csv").decode())))
-    assert len(rows) == len(round.credits.credits) == 4 * 4 * 2
+    texts, counts = ("property", "method", "game", "contributor", "interval"), ("best", "worst")
+    numbers = ("phi", "se", "low", "high", "share")
+    assert list(rows[0]) == [*texts[:4], *numbers, "interval", *counts]
+    assert len(rows) == len(round.credits.credits) == 4 * 4 * 4
     for row, c in zip(rows, round.credits.credits, strict=True):
-        assert (row["property"], row["method"], row["contributor"]) == (c.property, c.method, c.contributor)
-        for key in ("phi", "se", "low", "high", "share"):
-            assert (float(row[key]) if row[key] else None) == getattr(c, key)
+        assert [row[key] or None for key in texts] == [getattr(c, key) for key in texts]
+        assert [float(row[key]) if row[key] else None for key in numbers] == [getattr(c, key) for key in numbers]
+        assert [int(row[key]) if row[key] else None for key in counts] == [getattr(c, key) for key in counts]
 
 
 def test_names_are_quoted_and_never_formulas(tmp_path):

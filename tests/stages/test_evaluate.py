@@ -9,8 +9,8 @@ from apportion.errors import NotFound
 from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.verdict import verdict
 from apportion.stages import attribute, evaluate, publish
-from apportion.stages.attribute import published
 
+METHODS = ["tree_residual", "leverage", "banzhaf", "beta_shapley"]
 WORTH = {"fid": [-5.0, -1.0, 2.0, 0.3, 4.0], "inception_score": [0.1, 0.7, 0.2, 1.6, 0.4]}
 FIVE = ("data.contributors=5", "properties=[fid, inception_score]", "valuation.coalitions=20", "evaluation.held_out=10")
 
@@ -51,7 +51,7 @@ def test_the_same_game_is_faithful_and_predicted(judged):
     for judgement in round.evidence.judgements:
         (faith,) = judgement.faithfulness
         assert (faith.alpha, faith.rho, faith.pairs, faith.status) == (0.5, 1.0, 10, "faithful")
-        assert {score.method: score.lds for score in judgement.scores} == {"leverage": 1.0, "banzhaf": 1.0}
+        assert {score.method: score.lds for score in judgement.scores} == dict.fromkeys(METHODS, 1.0)
         assert {(score.alpha, score.held_out) for score in judgement.scores} == {(0.5, 10)}
         assert verdict(judgement) == "faithful"
 
@@ -71,14 +71,19 @@ def test_correlations_are_scipys(judged):
     assert np.array_equal(Z, round.masks([wanted for wanted, _ in paired]))
     for name in WORTH:
         y, x = ([evaluation.values[name] for _, evaluation in pairs] for pairs in (held, paired))
-        (faith,), leverage = of(round, name).faithfulness, of(round, name).scores[0]
+        (faith,) = of(round, name).faithfulness
         assert faith.rho == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
         found = faithfulness(x, y, threshold=0.5)
         assert (faith.low, faith.high, faith.status) == (found.low, found.high, found.status)
-        phi = np.array([c.phi for c in published(round.credits, name)])
-        assert leverage.method == "leverage"
-        assert leverage.lds == pytest.approx(spearmanr(np.round(Z @ phi, 9), y).statistic, abs=1e-12)
-        assert -1 <= leverage.low <= leverage.lds <= leverage.high <= 1
+        assert [score.method for score in of(round, name).scores] == METHODS
+        for score, phi in zip(of(round, name).scores, credits_by(round, name), strict=True):
+            assert score.lds == pytest.approx(spearmanr(np.round(Z @ phi, 9), y).statistic, abs=1e-12)
+            assert -1 <= score.low <= score.lds <= score.high <= 1
+
+
+def credits_by(round, name):
+    """Credits of one property, by method."""
+    return [np.array([c.phi for c in round.credits.credits if (c.property, c.method) == (name, method)]) for method in METHODS]
 
 
 def test_the_threshold_is_the_rounds_own(judged):

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from tiny import ODD, concluded, fill, from_folder, give, kept, planned, root, told
 
 from apportion import cli, stages, version
-from apportion.errors import Conflict, Damaged, NotFound
+from apportion.errors import ApportionError, Conflict, Damaged, NotFound
 from apportion.properties.network import read_network
 from apportion.records import Commit
 from apportion.stages import attribute, evaluate, plan, publish
@@ -85,8 +85,8 @@ def folder(round):
 
 def test_the_statement_says_what_may_be_paid_by(round):
     rows = list(csv.DictReader(io.StringIO(round.store.get(f"rounds/{round.id}/statement.csv").decode())))
-    columns = ["credit", "se", "low", "high", "share", "verdict", "lds", "lds_low", "lds_high", "covers"]
-    assert list(rows[0]) == ["property", "contributor", "images", *columns]
+    columns = ["credit", "se", "low", "high", "share", "interval", "best", "worst", "verdict", "lds", "lds_low", "lds_high", "covers"]
+    assert list(rows[0]) == ["property", "contributor", "images", "method", "game", *columns]
     assert [(row["property"], row["contributor"]) for row in rows] == [
         (name, who) for name in sorted(WORTH) for who in round.manifest.names
     ]
@@ -96,8 +96,10 @@ def test_the_statement_says_what_may_be_paid_by(round):
         assert (float(row["low"]), float(row["high"]), float(row["share"])) == (c.low, c.high, c.share)
         assert row["images"] == images[row["contributor"]]
         assert row["verdict"] == "not established"  # four held-out coalitions are too few
-        assert row["covers"] == round.credits.covers
-        (score,) = (score for score in judged(round, row["property"]).scores if score.method == "leverage")
+        assert (row["method"], row["game"], row["interval"]) == ("tree_residual", "sparsified_finetune", "leverage")
+        assert (int(row["best"]), int(row["worst"])) == (c.best, c.worst)
+        assert row["covers"] == round.credits.covers["leverage"]
+        (score,) = (score for score in judged(round, row["property"]).scores if score.method == "tree_residual")
         assert [row[name] for name in ("lds", "lds_low", "lds_high")] == [repr(value) for value in (score.lds, score.low, score.high)]
 
 
@@ -344,6 +346,52 @@ def test_a_previous_round_that_cannot_be_read_stops_the_next_at_plan(round, tmp_
     assert plan.run(told(tmp_path / "work", *SMALL, "valuation.seed=3")).work
 
 
+def earlier(round):
+    """Makes the credits and the plan of a published round those that code before records.CREDITS 3 would have left."""
+    said = json.loads((folder(round) / "credits.json").read_bytes())
+    new = ("pilots", "interactions", "looked", "exact_v0", "exact_v1")
+    said = {name: value for name, value in said.items() if name not in new} | {"covers": said["covers"]["leverage"]}
+    kept_ = ("property", "method", "contributor", "phi", "se", "low", "high", "share")
+    said["credits"] = [{name: c[name] for name in kept_} for c in said["credits"] if c["method"] in ("leverage", "banzhaf")]
+    reseal(folder(round) / "credits.json", (json.dumps(said, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode())
+    plan_ = json.loads((folder(round) / "plan.json").read_bytes())
+    del plan_["look"], plan_["credits"]
+    reseal(folder(round) / "plan.json", (json.dumps(plan_, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode())
+
+
+def test_a_round_of_earlier_code_is_followed_shown_and_not_said_to_be_wrong(round, tmp_path, command):
+    """Its credits are read as they are. What it is compared with is what it has: credits by the same method."""
+    earlier(round)
+    before = {path.name: path.read_bytes() for path in folder(round).iterdir()}
+    leverage = "valuation.methods=[leverage, tree_residual]"
+    for overrides, compared in ((("valuation.seed=3",), False), (("valuation.seed=3", leverage), True)):
+        with kept(folder(round) / "credits.json"):
+            other = made(tmp_path / "work", *overrides)
+            reseal(root(round.uri) / "heads" / "tiny", f"{round.id}\n".encode())
+            publish.run(other.uri)
+        assert Commit.parse(other.store.get(f"rounds/{other.id}/round.json"), "round.json").previous == round.id
+        page = unescape(other.store.get(f"rounds/{other.id}/report.html").decode())
+        assert (f"Round {round.id[:12]} before this one has no credits for this property by this method." in page) != compared
+        assert (f"Against round {round.id[:12]}: rank correlation" in page) == compared
+    code, out, _ = command("show", round.uri)
+    assert code == 0
+    assert "95% interval  " in out  # its own, so of no other method
+    code, _, log = command("verify", round.uri)
+    assert code == 1
+    assert "which made credits in another way (records.CREDITS 2, expected 3)" in log
+    assert "does not follow from the ledger" not in log
+    assert {path.name: path.read_bytes() for path in folder(round).iterdir()} == before
+
+
+def test_credits_are_not_made_in_a_round_that_earlier_code_planned(round):
+    """Its address says how credits come from values; a new plan shares every evaluation."""
+    earlier(round)
+    (folder(round) / "credits.json").unlink()
+    with pytest.raises(ApportionError, match=r"that version makes and verifies them; `plan` here makes a round of its evaluations"):
+        attribute.run(round.uri)
+    assert not (folder(round) / "credits.json").exists()
+
+
 def test_of_a_previous_round_only_the_credits_are_needed(round, tmp_path):
     """An older version's configuration, or a plan moved away, keeps nobody from publishing."""
     for name in ("config.json", "plan.json"):
@@ -454,7 +502,7 @@ def test_what_the_tracking_server_is_told(tmp_path, monkeypatch):
     publish.run(round.uri)
     assert recorder.ended == [("run", "FINISHED")]
     assert recorder.tags["apportion.manifest"] == round.manifest.id
-    assert (recorder.tags["apportion.estimator"], recorder.tags["apportion.previous"]) == ("leverage", "")
+    assert (recorder.tags["apportion.estimator"], recorder.tags["apportion.previous"]) == ("tree_residual", "")
     metrics = recorder.told["metrics"]
     for name in WORTH:
         for c in published(round.credits, name):
@@ -465,8 +513,11 @@ def test_what_the_tracking_server_is_told(tmp_path, monkeypatch):
         assert recorder.told[f"value/{name}"] == [evaluation.values[name] for _, evaluation in round.evaluations("design")]
     everything = len(round.wanted)
     assert (metrics["seconds/finetune"], metrics["seconds/sample"], metrics["gpu_seconds"]) == (2.0 * everything, 1.0 * everything, 0.0)
-    assert set(recorder.children) == {"leverage", "banzhaf"}
-    assert not [key for key in recorder.children["banzhaf"] if key.startswith("phi_se")]
+    assert list(recorder.children) == ["tree_residual", "leverage", "banzhaf", "beta_shapley"]
+    for method, logged in recorder.children.items():
+        phi = {f"phi/{c.property}/{c.contributor}": c.phi for c in round.credits.credits if c.method == method}
+        assert {key: value for key, value in logged.items() if key.startswith("phi/")} == phi
+        assert any(key.startswith("phi_se/") for key in logged) == (method in ("tree_residual", "leverage"))
     assert recorder.told["params"]["removal.method"] == '"sparsified_finetune"'
     assert len(recorder.told["evaluations.json"]["key"]) == everything
     for name in ("report.html", "credits.csv", "statement.csv", "evidence.json", "plan.json", "config.json"):
@@ -507,7 +558,7 @@ def test_show_prints_the_credits_the_best_first(round, command):
     assert code == 0
     for name, better in {"fid": 1, "inception_score": -1}.items():
         v0, v1 = round.credits.v0[name].mean, round.credits.v1[name].mean
-        score = next(score for score in judged(round, name).scores if score.method == "leverage")
+        score = next(score for score in judged(round, name).scores if score.method == "tree_residual")
         assert f"  faithfulness ρ 1.00, LDS of these credits {score.lds:.2f} ({score.low:.2f} … {score.high:.2f})\n" in out
         lines = [line for line in out[out.index(f"{name}  ") :].splitlines() if line.strip().startswith(tuple(round.manifest.names))]
         ranked = sorted(published(round.credits, name), key=lambda c: better * c.phi)
@@ -516,7 +567,11 @@ def test_show_prints_the_credits_the_best_first(round, command):
         for c in published(round.credits, name):
             assert f"{c.phi:+.3f}" in out
             assert f"{c.share:.1%}" in out
-    assert f"Intervals cover {round.credits.covers}." in " ".join(out.split())
+            (line,) = (line for line in lines[:4] if c.contributor in line)
+            assert f"{c.low:+.3f} … {c.high:+.3f}" in line
+            assert f" {c.best} " in line if c.best == c.worst else f" {c.best}–{c.worst} " in line
+    assert "95% interval (leverage)" in out
+    assert f"Intervals by leverage cover {round.credits.covers['leverage']}." in " ".join(out.split())
     assert f"report: {round.store.where(f'rounds/{round.id}/report.html')}" in out
 
 

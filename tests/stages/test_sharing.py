@@ -9,7 +9,6 @@ from tiny import concluded, evaluated, fill, from_folder, give, planned, told
 from apportion.config import digest
 from apportion.records import Contributor, Manifest, Plan
 from apportion.stages import plan, prune, train
-from apportion.stages.attribute import published
 
 RETRAIN = ("removal={method: retrain}",)
 NETWORK = digest("network")
@@ -154,5 +153,5 @@ def test_credits_follow_the_data_to_the_new_names(tmp_path, names):
         fill(round, lambda mask, *_, weights=weights: 30 + float(mask @ weights))
         concluded(round.uri)
     for round, called in ((before, old), (after, names)):
-        phi = {c.contributor: c.phi for c in published(round.credits, "fid")}
+        phi = {c.contributor: c.phi for c in round.credits.credits if (c.property, c.method) == ("fid", "leverage")}
         assert [phi[name] for name in called] == pytest.approx(WORTH, abs=1e-9)

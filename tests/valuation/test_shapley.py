@@ -107,7 +107,9 @@ def test_trees_are_worth_something_where_players_need_each_other(monkeypatch):
     assert np.linalg.norm(with_trees - truth) < 0.8 * np.linalg.norm(without - truth)
 
 
-@pytest.mark.parametrize(("n", "m", "noise", "games", "times"), [(20, 100, 0.1, 20, 0.97), (20, 500, 0.1, 6, 0.95), (50, 200, 1.0, 6, 0.65)])
+@pytest.mark.parametrize(
+    ("n", "m", "noise", "games", "times"), [(20, 100, 0.1, 20, 0.97), (20, 500, 0.1, 6, 0.95), (50, 200, 1.0, 6, 0.65)]
+)
 def test_tree_residual_is_closer_than_leverage(n, m, noise, games, times):
     """On games of ours; benchmarks/estimators.py has more of them and what METHODS asks."""
     ours, theirs = error(tree_residual, "leverage", n, m, noise, games), error(leverage, "leverage", n, m, noise, games)

@@ -20,7 +20,7 @@ from apportion.report.charts import alone
 from apportion.report.images import Images, Sprite, grid, sprite
 from apportion.report.numbers import duration, number, portion
 from apportion.report.sections import Meaning, Section, section
-from apportion.report.tables import Spent, cost_table, counterfactual_table, score_table
+from apportion.report.tables import METHODS, Spent, cost_table, counterfactual_table, score_table
 
 HERE = Path(__file__).parent
 SHOWN = 8  # drawings of each contributor
@@ -94,10 +94,11 @@ def render(page: Page) -> str:
         sheet=sheet,
         places=places,
         level=portion(page.credits.level),
-        covers=page.credits.covers,
+        covers=[(METHODS[method], text) for method, text in page.credits.covers.items()],
+        by_leverage=METHODS["leverage"],
         seen=seen,
         judged=judged,
-        ranking_only=page.credits.covers.startswith("ranking only"),
+        ranking_only=any(text.startswith("ranking only") for text in page.credits.covers.values()),
         config=yaml.safe_dump(dict(page.config), sort_keys=False, allow_unicode=True, width=100),
         style=style,
         script=script,

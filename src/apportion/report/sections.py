@@ -14,7 +14,7 @@ from apportion.evaluation.verdict import verdict as decided
 from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, Manifest, Score
 from apportion.report.charts import Dot, dots, runs_out
 from apportion.report.numbers import interval, number, portion, precision, signed
-from apportion.report.tables import Table, credit_table, faith_table, title
+from apportion.report.tables import Table, credit_table, faith_table, interaction_table, other_table, title
 
 LOPSIDED = 2.0  # an equal share this many times the spread of the credits hides how contributors differ
 
@@ -51,6 +51,8 @@ class Section:
     chart: Markup
     note: str
     table: Table
+    others: Table | None
+    interactions: Table | None
     change: str
 
 
@@ -86,10 +88,12 @@ def section(
         direction=direction(name, better),
         verdict=verdict(judgement, threshold),
         ends=_ends(v0, v1, equal),
-        remarks=tuple(_remarks(v0, v1, equal, [c.phi for c in main], better)),
+        remarks=(*_remarks(v0, v1, equal, [c.phi for c in main], better), *_exact(credits, name)),
         chart=_chart(name, drawn, better, equal, credits.level),
         note=_chart_note(drawn, equal, credits.level),
-        table=credit_table(main, by_method, manifest, before, credits.level, better),
+        table=credit_table(main, manifest, before, credits.level, better),
+        others=other_table(main, by_method),
+        interactions=interaction_table([i for i in credits.interactions if i.property == name], better),
         change=_change(main, before, previous),
     )
 
@@ -189,6 +193,18 @@ def _remarks(v0: Endpoint, v1: Endpoint, equal: float, phi: Sequence[float], bet
             "Where v0 lies off the scale of real models, a reference value can be stated instead (valuation.stated_v0)."
         )
     return remarks
+
+
+def _exact(credits: Credits, name: str) -> list[str]:
+    """What a few retrained coalitions say of the cheap game, and between which ends their credits lie."""
+    found = [pilot for pilot in credits.pilots if pilot.property == name]
+    if not found:
+        return []
+    v0, v1 = credits.exact_v0[name], credits.exact_v1[name]
+    spec = _finer(precision([v0.mean, v1.mean]))
+    ends = f"retraining itself goes from {number(v0.mean, spec)} (nobody) to {number(v1.mean, spec)} (everybody)"
+    so = "" if found[0].use else " So there are no credits of retraining for this property."
+    return [f"Retrained coalitions beside the removal method: {found[0].reason}; {ends}.{so}"]
 
 
 def _chart(name: str, drawn: Sequence[Dot], better: bool | None, equal: float, level: float) -> Markup:

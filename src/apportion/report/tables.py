@@ -4,12 +4,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from apportion.records import Counterfactual, Credit, Faith, Judgement, Manifest
+from apportion.records import Counterfactual, Credit, Faith, Interaction, Judgement, Manifest
 from apportion.report.numbers import ABSENT, duration, interval, number, percent, portion, precision, signed
 
-METHODS = {"leverage": "Shapley (leverage)", "kernelshap": "Shapley (KernelSHAP)", "banzhaf": "Banzhaf"}
-NOTES = {"banzhaf": "Banzhaf values weigh coalitions of middling size and do not add up to the whole."}
+METHODS = {
+    "tree_residual": "Shapley (trees and ridge)",
+    "leverage": "Shapley (leverage)",
+    "multifidelity": "Shapley, retraining",
+    "kernelshap": "Shapley (KernelSHAP)",
+    "banzhaf": "Banzhaf",
+    "beta_shapley": "Beta Shapley",
+    "loo": "Leave one out",
+    "aoi": "Add one in",
+    "datamodel": "Datamodel",
+}
+_APART = "They do not add up to the whole."
+NOTES = {
+    "tree_residual": "The closest estimate from few coalitions; its interval is that of the leverage fit, which need not be centred on it.",
+    "leverage": "The unregularised fit that the intervals are centred on.",
+    "multifidelity": "Of the game of retraining itself, from a few retrained coalitions and the many of the removal method.",
+    "banzhaf": f"Banzhaf values weigh coalitions of middling size. {_APART}",
+    "beta_shapley": f"Semivalues whose weights lie between those of Shapley and of Banzhaf values. {_APART}",
+    "loo": f"What goes when one contributor goes. {_APART}",
+    "aoi": f"What one contributor gives alone. {_APART}",
+    "datamodel": f"Slopes of a ridge regression on coalitions of one size. {_APART}",
+}
 
+SHOWN_PAIRS = 6  # of either sign
 Kind = Literal["name", "thumbs", "number", "text", "names", "status"]
 
 
@@ -62,48 +83,81 @@ def title(name: str) -> str:
 
 
 def credit_table(
-    main: Sequence[Credit],
-    by_method: Mapping[str, Sequence[Credit]],
-    manifest: Manifest,
-    before: Mapping[str, float] | None,
-    level: float,
-    better: bool | None,
+    main: Sequence[Credit], manifest: Manifest, before: Mapping[str, float] | None, level: float, better: bool | None
 ) -> Table:
-    """One row per contributor: the published method first, other methods beside it, and the change since the previous round."""
+    """One row per contributor: the published method's credits, and their change since the previous round."""
     samples = {c.name: c.samples for c in manifest.contributors}
-    others = {method: {c.contributor: c for c in found} for method, found in list(by_method.items())[1:]}
-    columns = _credit_columns(list(others), before is not None, level, better)
+    columns = _credit_columns(main[0], before is not None, level, better)
     spec = precision([c.phi for c in main])
-    rows = tuple(_credited(c, samples[c.contributor], list(others.values()), before, spec) for c in main)
+    rows = tuple(_credited(c, samples[c.contributor], before, spec) for c in main)
     given, shares = sum(samples[c.contributor] for c in main), [c.share for c in main if c.share is not None]
     total = [Cell("Sum", "name"), Cell(""), _count(given), _signed(sum(c.phi for c in main), spec), Cell("", "number")]
-    total += [Cell(percent(sum(shares) if len(shares) == len(main) else None), "number")]
+    total += [Cell("", "number"), Cell(percent(sum(shares) if len(shares) == len(main) else None), "number")]
     total += [Cell("", "number")] * (len(columns) - len(total))
     return Table(f"Credits by {METHODS.get(main[0].method, main[0].method)}", columns, rows, tuple(total))
 
 
-def _credit_columns(others: Sequence[str], change: bool, level: float, better: bool | None) -> tuple[Column, ...]:
-    order: Literal["ascending", "descending"] = "ascending" if better is False else "descending"
-    columns = [Column("Contributor", "name"), Column("Images", "thumbs"), Column("Given"), Column("Credit", order=order)]
-    columns += [Column(f"{portion(level)} interval"), Column("Share", note="credit ÷ (v1 − v0)")]
-    columns += [Column(METHODS.get(method, method), note=NOTES.get(method, "")) for method in others]
-    columns += [Column("Change", note="since the previous round")] if change else []
-    return tuple(columns)
+def _credit_columns(main: Credit, change: bool, level: float, better: bool | None) -> tuple[Column, ...]:
+    columns = [
+        Column("Contributor", "name"),
+        Column("Images", "thumbs"),
+        Column("Given"),
+        Column("Credit", note=NOTES.get(main.method, ""), order="ascending" if better is False else "descending"),
+        Column(f"{portion(level)} interval", note="" if main.interval is None else f"by {METHODS[main.interval]}"),
+        Column("Rank", note=f"what the order of all allows at {portion(level)}, all ranks together"),
+        Column("Share", note="credit ÷ (v1 − v0)"),
+    ]
+    return (*columns, Column("Change", note="since the previous round")) if change else tuple(columns)
 
 
-def _credited(c: Credit, given: int, others: Sequence[Mapping[str, Credit]], before: Mapping[str, float] | None, spec: str) -> Row:
-    row = [Cell(c.contributor, "name", c.contributor), Cell(c.contributor, "thumbs"), _count(given), _signed(c.phi, spec)]
-    row += [Cell(interval(c.low, c.high, spec), "number", c.low), Cell(percent(c.share), "number", c.share)]
-    row += [_beside(found.get(c.contributor), spec) for found in others]
-    row += [_since(c, before, spec)] if before is not None else []
-    return tuple(row)
+def _credited(c: Credit, given: int, before: Mapping[str, float] | None, spec: str) -> Row:
+    row: Row = (Cell(c.contributor, "name", c.contributor), Cell(c.contributor, "thumbs"), _count(given), _signed(c.phi, spec))
+    row += (Cell(interval(c.low, c.high, spec), "number", c.low), _rank(c), Cell(percent(c.share), "number", c.share))
+    return row if before is None else (*row, _since(c, before, spec))
 
 
-def _beside(credit: Credit | None, spec: str) -> Cell:
+def other_table(main: Sequence[Credit], by_method: Mapping[str, Sequence[Credit]]) -> Table | None:
+    """The credits of the same contributors by the other methods, with intervals that are not the published ones."""
+    others = {method: {c.contributor: c for c in found} for method, found in by_method.items() if method != main[0].method}
+    columns = tuple(Column(METHODS.get(method, method), note=NOTES.get(method, "")) for method in others)
+    spec = precision([c.phi for c in main])
+    rows = tuple(
+        (Cell(c.contributor, "name", c.contributor), *(_beside(found.get(c.contributor), c.interval, spec) for found in others.values()))
+        for c in main
+    )
+    return Table("The same contributors by other methods", (Column("Contributor", "name"), *columns), rows) if others else None
+
+
+def _rank(c: Credit) -> Cell:
+    if c.best is None:
+        return Cell(ABSENT, "number")
+    return Cell(str(c.best) if c.best == c.worst else f"{c.best} to {c.worst}", "number", c.best)
+
+
+def interaction_table(interactions: Sequence[Interaction], better: bool | None) -> Table | None:
+    """The pairs of contributors that stand in for each other most, and those that help each other most, of one property: where less of it
+    is better, an interaction above 0 is of two that improve it less together."""
+    sign = -1 if better is False else 1
+    words = ("less together than apart", "more together than apart") if better is None else ("stand in for each other", "help each other")
+    columns = (
+        Column("Contributor", "name"), Column("With", "name"),
+        Column("Interaction", order="ascending" if sign > 0 else "descending"), Column("", "text"),
+    )  # fmt: skip
+    ordered = sorted(interactions, key=lambda i: sign * i.value)
+    shown = ordered if len(ordered) <= 2 * SHOWN_PAIRS else ordered[:SHOWN_PAIRS] + ordered[-SHOWN_PAIRS:]
+    spec = precision([i.value for i in shown])
+    rows = tuple(
+        (Cell(i.one, "name", i.one), Cell(i.other, "name", i.other), _signed(i.value, spec), Cell(words[sign * i.value > 0])) for i in shown
+    )
+    return Table("Who stands in for whom: Shapley interactions of a tree surrogate, without intervals", columns, rows) if rows else None
+
+
+def _beside(credit: Credit | None, shown: str | None, spec: str) -> Cell:
+    """Another method's credit, with its interval where that is not the one that is `shown` already."""
     if credit is None:
         return Cell(ABSENT, "number")
     cell = _signed(credit.phi, spec)
-    if credit.low is None and credit.high is None:
+    if credit.interval in (None, shown):
         return cell
     return replace(cell, text=f"{cell.text} ({interval(credit.low, credit.high, spec)})")
 

@@ -3,67 +3,25 @@
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apportion.config import Method
+from apportion.errors import ApportionError, ValuationError
 from apportion.evaluation.counterfactual import without_random, without_top
 from apportion.properties import PROPERTIES
-from apportion.records import Credit, Credits, Endpoint, Evaluation, Followup, Wanted
+from apportion.records import CREDITS, Credit, Credits, Endpoint, Followup, Interaction, Looked, Pilot, Purpose, Wanted
+from apportion.stages.estimates import METHODS, Array, Estimate, Paired, Rows, Sample
 from apportion.stages.round import ENDPOINT_SEEDS, Round
-from apportion.valuation import intervals, shapley
-
-Array = NDArray[np.float64]
+from apportion.valuation import intervals, multifidelity, sequential, shapley
 
 SURE = 2.0
 """Standard errors that v1 - v0 is off 0 by before it is divided into shares."""
 
-
-@dataclass(frozen=True)
-class Sample:
-    """What the estimators see of one property: coalitions Z (m, n), their values y (m,), and the endpoints."""
-
-    Z: NDArray[np.bool_]
-    y: Array
-    v0: Endpoint
-    v1: Endpoint
-    level: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Credits (n,) with standard errors and an interval where there are honest ones; `shared` where they add up to v1 - v0."""
-
-    phi: Array
-    se: Array | None = None
-    low: Array | None = None
-    high: Array | None = None
-    shared: bool = True
-
-
-def leverage(s: Sample) -> Estimate:
-    if s.Z.shape[1] < intervals.FEWEST:
-        return Estimate(shapley.leverage(s.Z, s.y, s.v0.mean, s.v1.mean))
-    data, errors = (s.Z, s.y, s.v0.mean, s.v1.mean), {"v0_se": s.v0.se, "v1_se": s.v1.se}
-    phi, se, _ = intervals.standard_errors(*data, **errors)
-    return Estimate(phi, se, *intervals.hc3(*data, s.level, **errors))
-
-
-def kernelshap(s: Sample) -> Estimate:
-    return Estimate(shapley.kernelshap(s.Z, s.y, s.v0.mean, s.v1.mean))
-
-
-def banzhaf(s: Sample) -> Estimate:
-    return Estimate(shapley.banzhaf(s.Z, s.y, "leverage", v0=s.v0.mean, v1=s.v1.mean), shared=False)
-
-
-METHODS: dict[str, dict[str, Callable[[Sample], Estimate]]] = {
-    "leverage": {"leverage": leverage, "banzhaf": banzhaf},
-    "shapley_kernel": {"kernelshap": kernelshap},
-}
-"""By design: an estimator is only right for the design whose probabilities it knows. The first is the one that is published."""
+SAMPLED: tuple[Purpose, ...] = ("design", "v0", "v1", "loo", "aoi", "datamodel", "exact")
+"""What the methods read of a round."""
 
 
 def run(round_uri: str) -> int:
@@ -76,49 +34,139 @@ def run(round_uri: str) -> int:
 
 
 def credit(round: Round) -> Credits:
-    design = round.evaluations("design")
-    Z = round.masks([wanted for wanted, _ in design])
-    method = round.config.removal.method
+    """Raises ApportionError for a round that was planned when credits came from values in another way: that names another round."""
+    if round.plan.credits != CREDITS:
+        raise ApportionError(
+            f"found round {round.id} of Apportion {round.plan.code}, which made credits in another way (records.CREDITS "
+            f"{round.plan.credits}, expected {CREDITS}): that version makes and verifies them; `plan` here makes a round of its evaluations"
+        )
     names = sorted(round.config.properties)
-    v0 = {name: _stated(round, name) or endpoint(round.evaluations("v0"), name) for name in names}
-    v1 = {name: endpoint(round.evaluations("v1"), name) for name in names}
-    credits = []
-    for name in names:
-        y = np.array([evaluation.values[name] for _, evaluation in design])
-        credits += list(_credits(round, name, Sample(Z, y, v0[name], v1[name], round.config.valuation.level)))
-    n = round.manifest.n
-    covers = intervals.covers(len(Z), n, method, every=round.config.valuation.design == "leverage" and len(Z) == 2**n - 2)
+    samples, pilots = {name: sample(round, name) for name in names}, []
+    credits: list[Credit] = []
+    for name, s in samples.items():
+        held = pilot(round, name, s)
+        pilots += [held] if held else []
+        used = [method for method in s.valuation.chosen if method != "multifidelity" or (held and held.use)]
+        for method in used:
+            credits += _credits(round, name, method, s, METHODS[method](s))
+    paired = {name: s.paired for name, s in samples.items() if s.paired}
     return Credits(
-        round=round.id, credits=tuple(credits), v0=v0, v1=v1, coalitions=len(Z), level=round.config.valuation.level, covers=covers
+        round=round.id,
+        credits=tuple(credits),
+        v0={name: s.v0 for name, s in samples.items()},
+        v1={name: s.v1 for name, s in samples.items()},
+        exact_v0={name: p.v0 for name, p in paired.items()},
+        exact_v1={name: p.v1 for name, p in paired.items()},
+        coalitions=len(samples[names[0]].Z),
+        level=round.config.valuation.level,
+        covers=_covers(round, samples[names[0]]),
+        pilots=tuple(pilots),
+        interactions=tuple(found for name, s in samples.items() for found in _interactions(round, name, s)),
+        looked=_looked(round, samples),
     )
 
 
-def _credits(round: Round, name: str, sample: Sample) -> Iterator[Credit]:
-    gain = sample.v1.mean - sample.v0.mean
-    noise = math.hypot(sample.v0.se, sample.v1.se)
-    for method, estimate in METHODS[round.config.valuation.design].items():
-        found = estimate(sample)
-        for i, contributor in enumerate(round.manifest.names):
-            phi = float(found.phi[i])
-            yield Credit(
-                property=name,
-                method=method,
-                contributor=contributor,
-                phi=phi,
-                se=_finite(found.se, i),
-                low=_finite(found.low, i),
-                high=_finite(found.high, i),
-                share=phi / gain if found.shared and abs(gain) > SURE * noise else None,
-            )
+def sample(round: Round, name: str) -> Sample:
+    """What the methods see of one property."""
+    valuation = round.config.valuation
+    rows = {purpose: _rows(round, name, purpose) for purpose in SAMPLED}
+    (Z, y), exact = rows["design"], rows["exact"]
+    v0 = _stated(round, name) or endpoint(rows["v0"][1])
+    paired = None
+    if valuation.exact:
+        ends = _stated(round, name) or endpoint(_rows(round, name, "exact_v0")[1]), endpoint(_rows(round, name, "exact_v1")[1])
+        paired = Paired(*exact, y[: len(exact[1])], *ends)
+    looks = tuple(valuation.stop.looks[: round.plan.look + 1]) if valuation.stop else ()
+    sign = -1 if PROPERTIES[name].higher_is_better is False else 1
+    return Sample(Z, y, v0, endpoint(rows["v1"][1]), valuation.level, sign, valuation, rows, paired, looks)
+
+
+def _rows(round: Round, name: str, purpose: Purpose) -> Rows:
+    """The coalitions that were evaluated for a purpose, in the order of the plan, and their values of one property."""
+    found = round.evaluations(purpose)
+    return round.masks([wanted for wanted, _ in found]), np.array([evaluation.values[name] for _, evaluation in found])
+
+
+def _credits(round: Round, name: str, method: Method, s: Sample, found: Estimate) -> Iterator[Credit]:
+    v0, v1 = (s.paired.v0, s.paired.v1) if found.exact and s.paired else (s.v0, s.v1)
+    gain, noise = v1.mean - v0.mean, math.hypot(v0.se, v1.se)
+    order = s.measured.look.order if found.interval == "leverage" and s.measured else None
+    for i, contributor in enumerate(round.manifest.names):
+        phi = float(found.phi[i])
+        yield Credit(
+            property=name,
+            method=method,
+            game="retrain" if found.exact else round.config.removal.method,
+            contributor=contributor,
+            phi=phi,
+            se=_finite(found.se, i),
+            low=_finite(found.low, i),
+            high=_finite(found.high, i),
+            interval=found.interval,
+            best=int(order.lowest[i]) if order else None,
+            worst=int(order.highest[i]) if order else None,
+            share=phi / gain if found.shared and abs(gain) > SURE * noise else None,
+        )
+
+
+def pilot(round: Round, name: str, s: Sample) -> Pilot | None:
+    """Whether the cheap game is used for credits of retraining, by the coalitions that were valued in both; None where none were."""
+    if s.paired is None:
+        return None
+    cheap, exact = (
+        float(np.mean([evaluation.cost.total for _, evaluation in round.evaluations(purpose)])) for purpose in ("design", "exact")
+    )
+    try:
+        found = multifidelity.pilot(s.paired.Z, s.paired.y_cheap, s.paired.y, cheap, exact, s.level)
+    except ValuationError as error:
+        return Pilot(property=name, rho=None, low=None, high=None, use=False, reason=str(error))
+    return Pilot(property=name, rho=found.rho, low=found.low, high=found.high, use=found.use, reason=found.reason)
+
+
+def _covers(round: Round, s: Sample) -> dict[str, str]:
+    """In words, what the intervals of each method that has honest ones cover."""
+    m, n = s.Z.shape
+    found, method = {}, round.config.removal.method
+    if round.config.valuation.design == "leverage":
+        found["leverage"] = intervals.covers(m, n, method, every=m == 2**n - 2)
+    if s.paired:
+        found["multifidelity"] = (
+            f"a player's Shapley value in the game of retraining, each player taken alone, from {len(s.paired.Z)} retrained coalitions "
+            f"with the help of {m} of {method}; so few draw credits towards each other, which the intervals allow for on average"
+        ) + ("; at this look alone, whatever the others showed" if round.config.valuation.stop else "")
+    return found
+
+
+def _interactions(round: Round, name: str, s: Sample) -> Iterator[Interaction]:
+    if not s.valuation.interactions:
+        return
+    found = shapley.interactions(s.Z, s.y, s.v0.mean, s.v1.mean)
+    who = round.manifest.names
+    for i, j in combinations(range(len(who)), 2):
+        yield Interaction(property=name, one=who[i], other=who[j], value=float(found[i, j]))
+
+
+def _looked(round: Round, samples: dict[str, Sample]) -> Looked | None:
+    """Whether a round that is topped up has come far enough for all properties that its rule is for."""
+    stop = round.config.valuation.stop
+    if stop is None:
+        return None
+    decided = {
+        name: sequential.decide(s.measured.look, stop.rule, stop.target)
+        for name, s in samples.items()
+        if s.measured and name in (stop.properties or samples)
+    }
+    reason = "; ".join(f"{name}: {decision.reason}" for name, decision in decided.items())
+    done = bool(decided) and all(decision.stop for decision in decided.values())
+    return Looked(look=round.plan.look + 1, looks=tuple(stop.looks), stop=done, reason=reason)
 
 
 def _finite(bound: Array | None, i: int) -> float | None:
     return None if bound is None or not np.isfinite(bound[i]) else float(bound[i])
 
 
-def endpoint(evaluations: list[tuple[Wanted, Evaluation]], name: str) -> Endpoint:
-    """Mean and standard error over seeds."""
-    values = np.array([evaluation.values[name] for _, evaluation in evaluations])
+def endpoint(values: Array) -> Endpoint:
+    """Mean and standard error of values over seeds."""
     return Endpoint(mean=float(values.mean()), se=float(values.std(ddof=1) / np.sqrt(len(values))), seeds=len(values))
 
 
@@ -157,15 +205,20 @@ def table(credits: Credits) -> str:
     """credits.csv: numbers as the shortest text that reads back to the same ones, so equal credits are equal bytes."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["property", "method", "contributor", "phi", "se", "low", "high", "share"])
+    rows.writerow(["property", "method", "game", "contributor", "phi", "se", "low", "high", "share", "interval", "best", "worst"])
     for c in credits.credits:
-        rows.writerow([c.property, c.method, cell(c.contributor), *numbers(c)])
+        rows.writerow([c.property, c.method, c.game, cell(c.contributor), *numbers(c), *standing(c)])
     return out.getvalue()
 
 
 def numbers(c: Credit) -> list[str]:
     """Credit, standard error, bounds and share as cells; empty where there is none."""
     return ["" if value is None else repr(value) for value in (c.phi, c.se, c.low, c.high, c.share)]
+
+
+def standing(c: Credit) -> list[str]:
+    """Whose interval it is, and the best and the worst rank, as cells; empty where there are none."""
+    return ["" if value is None else str(value) for value in (c.interval, c.best, c.worst)]
 
 
 def cell(name: str) -> str:

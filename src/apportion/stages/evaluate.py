@@ -10,6 +10,7 @@ from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.lds import lds, lds_interval
 from apportion.evaluation.verdict import verdict
 from apportion.records import Counterfactual, Evaluation, Evidence, Faith, Judgement, Score, Wanted
+from apportion.stages.attribute import SAMPLED
 from apportion.stages.round import Round
 from apportion.valuation.coalitions import among
 
@@ -64,8 +65,8 @@ def _scores(round: Round, name: str, alpha: float, truth: Pairs) -> list[Score]:
     for credit in round.credits.credits:
         if credit.property == name:
             by_method.setdefault(credit.method, []).append(credit.phi)
-    design = round.masks([item for item in round.plan.wanted if item.purpose == "design"])
-    seen, level = int(among(Z, design).sum()), round.config.valuation.level
+    sampled = round.masks([item for item in round.plan.wanted if item.purpose in SAMPLED])
+    seen, level = int(among(Z, sampled).sum()), round.config.valuation.level
     return [_score(method, alpha, Z, y, np.array(phi), level, seen) for method, phi in by_method.items()]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from apportion.errors import Damaged, NotFound
-from apportion.records import Commit, Wanted
+from apportion.records import Commit, Credits, Wanted
 from apportion.stages.collection import images_key
 from apportion.stages.round import Round, reference_key, round_key, weights_key
 
@@ -36,14 +36,26 @@ def read_materials(round: Round, pending: Iterable[Wanted]) -> None:
 def read_committed(uri: str) -> Commit:
     """Reads everything that a committed round consists of. Raises Damaged or NotFound, saying what to run, where it is not whole."""
     round = Round.open(uri)
-    for name, stage in MADE_BY.items():
-        try:
-            round.store.get(round_key(round.id, name))
-        except NotFound as missing:
-            raise Damaged(
-                f"found no {name} in the committed round {uri}, expected it beside round.json; `apportion {stage} {uri}` makes it again"
-            ) from missing
+    for name in MADE_BY:
+        _read(round, name)
     for _ in round.ledger.read_all(round.wanted):
         pass
     key = round_key(round.id, "round.json")
     return Commit.parse(round.store.get(key), round.store.where(key))
+
+
+def read_credits(uri: str) -> Credits:
+    """The credits of a committed round. Raises as `read_committed` does."""
+    round = Round.open(uri)
+    _read(round, "credits.json")
+    return round.credits
+
+
+def _read(round: Round, name: str) -> None:
+    try:
+        round.store.get(round_key(round.id, name))
+    except NotFound as missing:
+        raise Damaged(
+            f"found no {name} in the committed round {round.uri}, expected it beside round.json; "
+            f"`apportion {MADE_BY[name]} {round.uri}` makes it again"
+        ) from missing

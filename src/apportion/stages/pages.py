@@ -26,6 +26,12 @@ PURPOSES: dict[Purpose, str] = {
     "v0": "value of nobody",
     "v1": "value of everybody",
     "design": "coalitions for the credits",
+    "loo": "everybody but one",
+    "aoi": "one alone",
+    "datamodel": "coalitions of one size",
+    "exact_v0": "value of nobody, retrained",
+    "exact_v1": "value of everybody, retrained",
+    "exact": "coalitions for the credits, retrained",
     "held_out": "held-out coalitions, retrained",
     "paired": "held-out coalitions, cheap game",
     "counterfactual": "removal of top and random contributors",
@@ -110,7 +116,7 @@ def _devices(evaluations: list[Evaluation]) -> str:
 
 
 def _facts(round: Round) -> list[tuple[str, str]]:
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "torch-pruning", "numpy", "scipy"))
+    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "torch-pruning", "numpy", "scipy", "xgboost-cpu"))
     return [
         ("Round", round.id),
         ("Manifest", round.plan.manifest),

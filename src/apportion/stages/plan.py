@@ -22,12 +22,12 @@ from apportion.properties import PROPERTIES
 from apportion.properties import check as check_properties
 from apportion.properties.network import load as load_network
 from apportion.properties.network import network_hash, read_network
-from apportion.records import CREDITS, Game, Manifest, Plan, Property, Recipe, Wanted
+from apportion.records import CREDITS, Game, Looked, Manifest, Plan, Property, Purpose, Recipe, Wanted
 from apportion.stages import collection, heads, intact, networks
-from apportion.stages.round import ENDPOINT_SEEDS, PAIRED_SEEDS, Round, round_key
+from apportion.stages.round import DATAMODEL_SEEDS, ENDPOINT_SEEDS, PAIRED_SEEDS, Round, round_key
 from apportion.store import Store, open_store
 from apportion.tracking import open_tracker
-from apportion.valuation import coalitions, intervals, shapley
+from apportion.valuation import coalitions, intervals, multifidelity, semivalues, sequential, shapley
 from apportion.version import code
 
 log = logging.getLogger(__name__)
@@ -69,13 +69,15 @@ def run(config: Config, job: str | None = None) -> Planned:
         log.warning(warning)
     manifest = collection.manifest_of(contributions)
     check_budget(config, manifest.n)
-    plan, games = draw_up(config, manifest, None if network is None else network_hash(network))
+    plan, games, before = next_look(store, config, manifest, None if network is None else network_hash(network))
+    for round_id in before:
+        tracker.finish_round(round_id)  # a publication killed at its very end has left it running
     uri = f"{store.uri.rstrip('/')}/rounds/{plan.round}"
     last = heads.read(store, config.project)
     if last is not None and heads.named(last) == plan.round and store.exists(round_key(plan.round, "round.json")):
         made_by = intact.read_committed(uri).code
         tracker.finish_round(plan.round)  # a publication killed at its very end has left it running
-        return Planned(uri, work=False, pending=0, reason=_unchanged(uri, made_by))
+        return Planned(uri, work=False, pending=0, reason=_unchanged(uri, made_by, Round.open(uri).credits.looked))
     heads.previous(store, config.project, last, plan.round)  # what `publish` reads at the end is read before anything is computed
     _keep(store, contributions, network)
     return _commit(store, config, plan, games, tracker, job)
@@ -97,8 +99,26 @@ def _commit(store: Store, config: Config, plan: Plan, games: list[Game], tracker
     return Planned(uri, work=True, pending=len(pending), reason=reason)
 
 
-def _unchanged(uri: str, made_by: str) -> str:
+def next_look(store: Store, config: Config, manifest: Manifest, network: str | None) -> tuple[Plan, list[Game], list[str]]:
+    """The plan of the round and its games; of rounds that are topped up the first that is not committed, or the last, or the one that said
+    to stop, and the committed rounds before it."""
+    looks = len(config.valuation.stop.looks) if config.valuation.stop else 1
+    before: list[str] = []
+    while True:
+        plan, games = draw_up(config, manifest, network, look=len(before))
+        if plan.look + 1 == looks or not store.exists(round_key(plan.round, "round.json")):
+            return plan, games, before
+        looked = intact.read_credits(f"{store.uri.rstrip('/')}/rounds/{plan.round}").looked
+        if looked is not None and looked.stop:
+            return plan, games, before
+        before.append(plan.round)
+
+
+def _unchanged(uri: str, made_by: str, looked: Looked | None) -> str:
     """Why there is nothing to do. Other code alone makes no new round: what is committed stays, and can be compared with what it gives."""
+    if looked is not None:
+        enough = "its rule to stop holds" if looked.stop else "it is the last"
+        return f"manifest and configuration are those of look {looked.look} of {len(looked.looks)}, and {enough} ({looked.reason})"
     if made_by == code():
         return "manifest, configuration and code are those of the last committed round"
     return (
@@ -129,7 +149,7 @@ def forecast(ledger: Ledger, pending: list[Wanted], shards: int) -> str:
     return f"; they should take {hours:.2g} device hours, {60 * hours / shards:.2g} minutes on {shards} shards"
 
 
-def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Plan, list[Game]]:
+def draw_up(config: Config, manifest: Manifest, network: str | None, look: int = 0) -> tuple[Plan, list[Game]]:
     """The plan of a round and its two games: a pure function of what the round is told, so the same question has the same round."""
     precision = resolve_precision(config)
     base = recipe(config, "retrain", None, precision).address(config.seed, manifest.everybody)
@@ -143,12 +163,12 @@ def draw_up(config: Config, manifest: Manifest, network: str | None) -> tuple[Pl
     start = {"retrain": None, "finetune": base, "sparsified_finetune": pruned}[config.removal.method]
     credit = game(config, recipe(config, config.removal.method, start, precision), reference, network)
     truth = game(config, recipe(config, "retrain", None, precision), reference, network)
-    wanted = tuple(want(config, manifest, credit, truth))
+    wanted = tuple(want(config, manifest, credit, truth, look))
     asked = [item.model_dump() for item in wanted]
     round_id = digest({"told": config.told(), "manifest": manifest.id, "wanted": asked, "credits": CREDITS})
     plan = Plan(
         round=round_id, manifest=manifest.id, base=base, pruned=pruned, reference=reference,
-        credit_game=credit.id, truth_game=truth.id, wanted=wanted, code=code(),
+        credit_game=credit.id, truth_game=truth.id, wanted=wanted, code=code(), look=look, credits=CREDITS,
     )  # fmt: skip
     return plan, [credit, truth]
 
@@ -171,26 +191,62 @@ def game(config: Config, made: Recipe, reference: str, network: str | None) -> G
     return Game(recipe=made, sampling=config.sampling.model_dump(mode="json"), properties=properties, reference=against)
 
 
-def want(config: Config, manifest: Manifest, credit: Game, truth: Game) -> Iterator[Wanted]:
+def want(config: Config, manifest: Manifest, credit: Game, truth: Game, look: int = 0) -> Iterator[Wanted]:
     """Every evaluation of the round, in the order of its plan."""
-    n, valuation, evaluation = manifest.n, config.valuation, config.evaluation
-    nobody, everybody = np.zeros(n, bool), np.ones(n, bool)
-    stated = set(valuation.stated_v0) >= set(config.properties)  # then nothing asks for nobody's model
-    for r in range(valuation.endpoint_seeds):
-        if not stated:
-            yield Wanted.of(credit, manifest, ENDPOINT_SEEDS + r, nobody, "v0")
-        yield Wanted.of(credit, manifest, ENDPOINT_SEEDS + r, everybody, "v1")
-    rows_per_seed = 2 if valuation.design == "leverage" else 1  # a coalition and its complement share their noise
-    for row, mask in enumerate(design(config, n)):
-        yield Wanted.of(credit, manifest, valuation.seed + row // rows_per_seed, mask, "design")
-    for mask in held_out(config, n):
+    evaluation = config.evaluation
+    yield from _ends(config, manifest, credit, config.valuation.endpoint_seeds, "v0", "v1")
+    yield from _designed(config, manifest, credit, truth, look)
+    yield from _baselines(config, manifest, credit)
+    for mask in held_out(config, manifest.n):
         yield Wanted.of(truth, manifest, evaluation.seed, mask, "held_out")
         yield Wanted.of(credit, manifest, PAIRED_SEEDS + evaluation.seed, mask, "paired")
 
 
+def _ends(config: Config, manifest: Manifest, game: Game, seeds: int, v0: Purpose, v1: Purpose) -> Iterator[Wanted]:
+    nobody, everybody = np.zeros(manifest.n, bool), np.ones(manifest.n, bool)
+    stated = set(config.valuation.stated_v0) >= set(config.properties)  # then nothing asks for nobody's model
+    for r in range(seeds):
+        if not stated:
+            yield Wanted.of(game, manifest, ENDPOINT_SEEDS + r, nobody, v0)
+        yield Wanted.of(game, manifest, ENDPOINT_SEEDS + r, everybody, v1)
+
+
+def _designed(config: Config, manifest: Manifest, credit: Game, truth: Game, look: int) -> Iterator[Wanted]:
+    """The coalitions of the design up to this look, and the first of them by retraining too where credits for it are asked for."""
+    valuation, Z = config.valuation, design(config, manifest.n)
+    Z = Z[: valuation.stop.looks[look]] if valuation.stop else Z
+    seeds = [valuation.seed + row // (2 if valuation.design == "leverage" else 1) for row in range(len(Z))]  # pairs share their noise
+    for seed, mask in zip(seeds, Z, strict=True):
+        yield Wanted.of(credit, manifest, seed, mask, "design")
+    if valuation.exact:
+        yield from _ends(config, manifest, truth, valuation.exact.endpoint_seeds, "exact_v0", "exact_v1")
+        for seed, mask in zip(seeds[: valuation.exact.coalitions], Z, strict=False):
+            yield Wanted.of(truth, manifest, seed, mask, "exact")
+
+
+def _baselines(config: Config, manifest: Manifest, credit: Game) -> Iterator[Wanted]:
+    """Coalitions that only one method needs."""
+    for method, Z in baselines(config, manifest.n).items():
+        for row, mask in enumerate(Z):
+            seed = DATAMODEL_SEEDS + row if method == "datamodel" else ENDPOINT_SEEDS
+            yield Wanted.of(credit, manifest, seed, mask, method)
+
+
 def design(config: Config, n: int) -> NDArray[np.bool_]:
-    """Coalitions that credits are computed from, (m, n)."""
+    """Coalitions that credits are computed from, (m, n), at the last look where there are several."""
     return coalitions.draw(config.valuation.design, n, budget(config.valuation, n), config.valuation.seed)
+
+
+def baselines(config: Config, n: int) -> dict[Purpose, NDArray[np.bool_]]:
+    """Coalitions (k, n) of the methods that have their own: everybody but one, one alone, and as many of one size as are asked for."""
+    asked, found = config.valuation, dict[Purpose, NDArray[np.bool_]]()
+    if "loo" in asked.chosen:
+        found["loo"] = ~np.eye(n, dtype=bool)
+    if "aoi" in asked.chosen:
+        found["aoi"] = np.eye(n, dtype=bool)
+    if asked.datamodel:
+        found["datamodel"] = coalitions.draw("datamodel", n, asked.datamodel.coalitions, asked.seed, alpha=asked.datamodel.alpha)
+    return found
 
 
 def budget(asked: Valuation, n: int) -> int:
@@ -199,28 +255,38 @@ def budget(asked: Valuation, n: int) -> int:
 
 
 def held_out(config: Config, n: int) -> NDArray[np.bool_]:
-    """Coalitions that credits are judged by, (alphas · held_out, n): of each size first those that no credit is computed from."""
-    asked = config.evaluation
+    """Coalitions that credits are judged by, (alphas · held_out, n): of each size first those that no credit is computed from, then those
+    that none is computed from by retraining."""
+    asked, exact = config.evaluation, config.valuation.exact
     if asked.held_out == 0:
         return np.empty((0, n), bool)
-    seen = design(config, n)
-    return np.concatenate([_unseen(n, asked.held_out, asked.seed + i, alpha, seen) for i, alpha in enumerate(asked.alphas)])
+    Z = design(config, n)
+    seen, retrained = np.concatenate([Z, *baselines(config, n).values()]), Z[: exact.coalitions if exact else 0]
+    return np.concatenate([_unseen(n, asked.held_out, asked.seed + i, alpha, seen, retrained) for i, alpha in enumerate(asked.alphas)])
 
 
-def _unseen(n: int, count: int, seed: int, alpha: float, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """`count` coalitions of one size, (count, n), as drawn but for those of `seen`, which come last: few contributors leave no others."""
+def _unseen(n: int, count: int, seed: int, alpha: float, seen: NDArray[np.bool_], retrained: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """`count` coalitions of one size, (count, n), as drawn but for those of `seen`, which come last, and of these those `retrained`: few
+    contributors leave no others."""
     size = int(coalitions.draw("datamodel", n, 1, seed, alpha=alpha).sum())
     enough = min(comb(n, size), count + int((seen.sum(axis=1) == size).sum()))
     drawn = coalitions.draw("datamodel", n, max(count, enough), seed, alpha=alpha)
-    return drawn[np.argsort(coalitions.among(drawn, seen), kind="stable")[:count]]
+    late = coalitions.among(drawn, seen).astype(int) + coalitions.among(drawn, retrained)
+    return drawn[np.argsort(late, kind="stable")[:count]]
 
 
 def check_budget(config: Config, n: int) -> None:
     """Raises ConfigError where the coalitions cannot carry an estimate or, for the leverage design, an interval, or are too few to draw."""
+    valuation, Z = config.valuation, np.empty((0, n), bool)
     with _refused(n, "change valuation.coalitions or valuation.seed"):
-        CARRIES[config.valuation.design](design(config, n), config.valuation.level)
-    if (m := budget(config.valuation, n)) < config.valuation.coalitions:
-        log.info("all %d proper coalitions of %d contributors are evaluated, not %d", m, n, config.valuation.coalitions)
+        Z = design(config, n)
+        if valuation.design == "shapley_kernel":
+            _tells_apart(Z)
+        else:
+            _carries(Z, valuation.level)
+    if (m := budget(valuation, n)) < valuation.coalitions:
+        log.info("all %d proper coalitions of %d contributors are evaluated, not %d", m, n, valuation.coalitions)
+    _check_parts(config, Z)
     with _refused(n, "change evaluation.held_out or evaluation.alphas"):
         check_sizes(config.evaluation.alphas, held_out(config, n))
     if asked := config.evaluation.counterfactual:
@@ -228,10 +294,48 @@ def check_budget(config: Config, n: int) -> None:
             without_random(n, asked.share, asked.random, config.evaluation.seed, other_than=without_top(np.zeros(n), asked.share))
 
 
-def _carries_leverage(Z: NDArray[np.bool_], level: float) -> None:
-    """Credits of all proper coalitions are exact: those of two contributors are published without an interval."""
+def _check_parts(config: Config, Z: NDArray[np.bool_]) -> None:
+    """The same of the parts of a design Z (m, n) that a look or a method is from, at the first look, which has the fewest coalitions."""
+    valuation, n = config.valuation, Z.shape[1]
+    if valuation.stop:
+        with _refused(n, "change valuation.stop.looks"):
+            _enough("at the last look", valuation.stop.looks[-1], len(Z))
+            levels = sequential.levels(valuation.stop.looks, valuation.level, valuation.stop.spending)
+            Z = Z[: valuation.stop.looks[0]]
+            _carries(Z, float(levels[0]))
+        with _refused(n, "change valuation.stop.target"):
+            sequential.check(valuation.stop.rule, valuation.stop.target, n)
+    y = np.random.default_rng(0).standard_normal((3, len(Z)))  # of which nothing is alike, as of values that are measured
+    with _refused(n, "change valuation.coalitions, the first of valuation.stop.looks, or valuation.methods"):
+        if "banzhaf" in valuation.chosen:
+            semivalues.banzhaf(Z, y[0], 0.0, 1.0)
+        if "beta_shapley" in valuation.chosen:
+            semivalues.beta_shapley(Z, y[0], 0.0, 1.0, *valuation.beta)
+    if valuation.exact:
+        with _refused(n, "change valuation.exact.coalitions"):
+            k = valuation.exact.coalitions
+            _enough("in valuation.exact", k, len(Z))
+            multifidelity.combine(Z, y[0], Z[:k], y[1, :k], y[0, :k], 0.0, 1.0, valuation.level)
+    if valuation.datamodel:
+        with _refused(n, "change valuation.datamodel"):
+            drawn = baselines(config, n)["datamodel"]
+            semivalues.datamodel(drawn, np.zeros(len(drawn)))
+    if valuation.interactions:
+        with _refused(n, "raise valuation.coalitions or switch valuation.interactions off"):
+            shapley.interactions(Z, y[0], 0.0, 1.0)
+
+
+def _enough(where: str, asked: int, there: int) -> None:
+    if asked > there:
+        raise ValuationError(f"found {asked} coalitions {where}, expected at most the {there} there are")
+
+
+def _carries(Z: NDArray[np.bool_], level: float) -> None:
+    """Raises ValuationError where coalitions of the leverage design tell not all contributors apart or leave one without an interval.
+
+    Credits of all proper coalitions are exact: those of two contributors are published without an interval."""
     nothing = np.zeros(len(Z))
-    shapley.banzhaf(Z, nothing, "leverage", v0=0.0, v1=0.0)
+    shapley.leverage(Z, nothing, 0.0, 0.0)
     if Z.shape[1] < intervals.FEWEST:
         return
     low, _ = intervals.hc3(Z, nothing, 0.0, 0.0, level)
@@ -239,15 +343,11 @@ def _carries_leverage(Z: NDArray[np.bool_], level: float) -> None:
         raise ValuationError("found contributors told apart by a single pair of coalitions, so with no interval")
 
 
-def _carries_kernelshap(Z: NDArray[np.bool_], _level: float) -> None:
-    """The estimator itself takes the smallest credits that fit, whoever they then go to: nothing to pay by."""
+def _tells_apart(Z: NDArray[np.bool_]) -> None:
+    """KernelSHAP itself takes the smallest credits that fit, whoever they then go to: nothing to pay by. Raises ValuationError."""
     rank, n = int(np.linalg.matrix_rank(Z.astype(np.float64))), Z.shape[1]
     if rank < n:
         raise ValuationError(f"found {len(Z)} coalitions of rank {rank}, expected rank {n}, which tells all contributors apart")
-
-
-CARRIES = {"leverage": _carries_leverage, "shapley_kernel": _carries_kernelshap}
-"""By design: raises ValuationError where its coalitions do not determine every credit that `attribute` publishes."""
 
 
 def check_sizes(alphas: list[float], Z: NDArray[np.bool_]) -> None:
@@ -261,6 +361,8 @@ def check_sizes(alphas: list[float], Z: NDArray[np.bool_]) -> None:
 def check_names(config: Config) -> None:
     """Raises ConfigError where an option speaks of a property that the round does not measure."""
     asked = {"valuation.stated_v0": list(config.valuation.stated_v0)}
+    if config.valuation.stop:
+        asked["valuation.stop.properties"] = config.valuation.stop.properties
     if config.evaluation.counterfactual:
         asked["evaluation.counterfactual.property"] = [config.evaluation.counterfactual.property]
     for option, names in asked.items():

@@ -11,11 +11,11 @@ import numpy as np
 
 from apportion.evaluation.lds import spearman
 from apportion.evaluation.verdict import verdict, weakest_score
-from apportion.records import Commit, Credits, Evaluation, Score, Wanted
+from apportion.records import Commit, Credit, Credits, Evaluation, Score, Wanted
 from apportion.report.page import figures, render
 from apportion.stages import heads
-from apportion.stages.attribute import cell, numbers, published
-from apportion.stages.pages import outline, page
+from apportion.stages.attribute import cell, numbers, published, standing
+from apportion.stages.pages import PURPOSES, outline, page
 from apportion.stages.round import Round, round_key
 from apportion.tracking import Tracker, open_tracker
 from apportion.version import code
@@ -47,7 +47,7 @@ def run(round_uri: str) -> str:
 
 
 def everything(round: Round) -> list[tuple[Wanted, Evaluation]]:
-    return round.evaluations("v0", "v1", "design", "held_out", "paired", "counterfactual")
+    return round.evaluations(*PURPOSES)
 
 
 def statement(round: Round) -> str:
@@ -59,11 +59,12 @@ def statement(round: Round) -> str:
     samples = {row.name: row.samples for row in round.manifest.contributors}
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    columns = ["credit", "se", "low", "high", "share", "verdict", "lds", "lds_low", "lds_high", "covers"]
-    rows.writerow(["property", "contributor", "images", *columns])
+    columns = ["credit", "se", "low", "high", "share", "interval", "best", "worst", "verdict", "lds", "lds_low", "lds_high", "covers"]
+    rows.writerow(["property", "contributor", "images", "method", "game", *columns])
     for name in sorted(round.config.properties):
         for c in published(round.credits, name):
-            rows.writerow([name, cell(c.contributor), samples[c.contributor], *numbers(c), *judged[name], round.credits.covers])
+            whose = [name, cell(c.contributor), samples[c.contributor], c.method, c.game]
+            rows.writerow([*whose, *numbers(c), *standing(c), *judged[name], round.credits.covered(c)])
     return out.getvalue()
 
 
@@ -109,14 +110,16 @@ def track(round: Round, before: Credits | None, tracker: Tracker) -> str | None:
     for name, svg in figures(outline(round, before)).items():
         tracker.artifact(run, f"figures/{name}.svg", svg.encode())
     for method in dict.fromkeys(c.method for c in round.credits.credits):
-        tracker.child(run, method, {"apportion.estimator": method}, {"method": method}, _phi(round.credits, method))
+        own = _phi(c for c in round.credits.credits if c.method == method)
+        tracker.child(run, method, {"apportion.estimator": method}, {"method": method}, own)
     return run
 
 
 def metrics(round: Round, before: Credits | None) -> dict[str, float]:
     """The round's numbers under stable names, so that rounds compare in the tracking server."""
-    first = {name: published(round.credits, name)[0].method for name in round.config.properties}
-    found = {key: value for method in set(first.values()) for key, value in _phi(round.credits, method).items()}
+    main = {name: published(round.credits, name) for name in round.config.properties}
+    first = {name: credits[0].method for name, credits in main.items()}
+    found = _phi(credit for credits in main.values() for credit in credits)
     for judgement in round.evidence.judgements:
         for score in judgement.scores:
             if score.lds is not None and score.method == first[judgement.property]:
@@ -130,24 +133,24 @@ def metrics(round: Round, before: Credits | None) -> dict[str, float]:
     return found | _rank_correlations(round, before)
 
 
-def _phi(credits: Credits, method: str) -> dict[str, float]:
+def _phi(credits: Iterable[Credit]) -> dict[str, float]:
     found = {}
-    for c in credits.credits:
-        if c.method == method:
-            found[f"phi/{c.property}/{c.contributor}"] = c.phi
-            if c.se is not None:
-                found[f"phi_se/{c.property}/{c.contributor}"] = c.se
+    for c in credits:
+        found[f"phi/{c.property}/{c.contributor}"] = c.phi
+        if c.se is not None:
+            found[f"phi_se/{c.property}/{c.contributor}"] = c.se
     return found
 
 
 def _rank_correlations(round: Round, before: Credits | None) -> dict[str, float]:
-    """Of this round's credits with the previous round's, over the contributors of both."""
+    """Of this round's published credits with the previous round's by the same method, over the contributors of both."""
     if before is None:
         return {}
     found = {}
-    for name in sorted(set(round.config.properties) & {c.property for c in before.credits}):
-        now = {c.contributor: c.phi for c in published(round.credits, name)}
-        then = {c.contributor: c.phi for c in published(before, name)}
+    for name in sorted(round.config.properties):
+        main = published(round.credits, name)
+        now = {c.contributor: c.phi for c in main}
+        then = {c.contributor: c.phi for c in before.credits if (c.property, c.method) == (name, main[0].method)}
         both = sorted(now.keys() & then.keys())
         a, b = [now[who] for who in both], [then[who] for who in both]
         if len(both) >= 3 and np.ptp(a) and np.ptp(b):

@@ -24,6 +24,9 @@ ENDPOINT_SEEDS = 2**40
 PAIRED_SEEDS = 2**41
 """So do those of held-out coalitions in the credits' game: with retraining's own seed the two games would share noise, and agree by it."""
 
+DATAMODEL_SEEDS = 2**42
+"""And so do those of the coalitions for `datamodel`."""
+
 
 def weights_key(address: str) -> str:
     return f"checkpoints/{address}.safetensors"
@@ -118,9 +121,20 @@ class Round:
         return samples_key(self.game(wanted).samples(wanted.seed, self.data(wanted)))
 
     def evaluations(self, *purposes: Purpose) -> list[tuple[Wanted, Evaluation]]:
-        """The wanted evaluations of these purposes with their records, in the order of the plan. Raises NotFound where one is missing."""
-        wanted = [item for item in self.wanted if item.purpose in purposes]
-        return list(zip(wanted, self.ledger.read_all(wanted), strict=True))
+        """The wanted evaluations of these purposes with their records, in the order of the plan. Raises NotFound where one is missing.
+
+        A record is read once: it is written once and never changed."""
+        everything = self.wanted if "counterfactual" in purposes else self.plan.wanted
+        wanted = [item for item in everything if item.purpose in purposes]
+        unread = list({item.key: item for item in wanted if item.key not in self._records}.values())
+        for item, record in zip(unread, self.ledger.read_all(unread), strict=True):
+            self._records[item.key] = record
+        return [(item, self._records[item.key]) for item in wanted]
+
+    @cached_property
+    def _records(self) -> dict[str, Evaluation]:
+        """What was read of the ledger, by key: a key tells the game too."""
+        return {}
 
     def masks(self, wanted: list[Wanted]) -> NDArray[np.bool_]:
         """Coalitions as rows, (len(wanted), n)."""
@@ -133,15 +147,15 @@ class Round:
         """Commits one of the round's own files, once."""
         return self.store.ensure(round_key(self.id, name), make)
 
-    @property
+    @cached_property  # what is committed never changes
     def credits(self) -> Credits:
         return _read(self.store, self.id, "credits.json", Credits)
 
-    @property
+    @cached_property
     def followup(self) -> Followup:
         return _read(self.store, self.id, "followup.json", Followup)
 
-    @property
+    @cached_property
     def evidence(self) -> Evidence:
         return _read(self.store, self.id, "evidence.json", Evidence)
 

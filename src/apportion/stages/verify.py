@@ -8,7 +8,7 @@ from typing import Any
 from apportion.errors import Damaged
 from apportion.stages.attribute import credit, follow, table
 from apportion.stages.evaluate import judge
-from apportion.stages.publish import statement
+from apportion.stages.publish import everything, statement
 from apportion.stages.round import Round, round_key
 from apportion.version import code
 
@@ -31,7 +31,7 @@ def run(round_uri: str) -> dict[str, Any]:
     Raises Damaged where a record is, or where a file does not follow.
     """
     round = Round.open(round_uri)
-    records = sum(1 for _ in round.ledger.read_all(round.wanted))
+    records = len(everything(round))
     names = list(MADE) if round.has("round.json") else [name for name in MADE if round.has(name)]
     return {"round": round.id, "evaluations": records, "verified": {name: agreement(round, name) for name in names}}
 

@@ -13,7 +13,7 @@ from scipy.special import betaln
 
 from apportion.valuation.coalitions import Coalitions, Vector
 
-ROUNDS = 150
+ROUNDS = 300
 SHAPE: dict[str, Any] = {
     "max_depth": 3,  # three players together are what the odd part has beside single ones
     "eta": 0.05,
