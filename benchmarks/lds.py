@@ -8,14 +8,18 @@ each retrained value.
 """
 
 import argparse
+from dataclasses import replace
 
 import numpy as np
 from games import left_out
-from numpy.typing import NDArray
 
+from apportion.config import Method
 from apportion.evaluation.lds import lds, spearman
-from apportion.stages.attribute import METHODS, Sample
+from apportion.stages.attribute import sample
+from apportion.stages.estimates import METHODS
 from apportion.stages.round import Round
+
+SCORED: tuple[Method, ...] = ("tree_residual", "leverage", "banzhaf", "beta_shapley")
 
 
 def main() -> None:
@@ -30,20 +34,16 @@ def main() -> None:
 
 
 def show(round: Round, name: str, coalitions: list[int]) -> None:
-    (held, truth), (Z, y), ends = values(round, "held_out", name), values(round, "design", name), round.credits
-    for method, found in METHODS[round.config.valuation.design].items():
-        estimates = [found(Sample(Z[:m], y[:m], ends.v0[name], ends.v1[name], round.config.valuation.level)) for m in coalitions]
+    whole = sample(round, name)
+    pairs = round.evaluations("held_out")
+    held, truth = round.masks([wanted for wanted, _ in pairs]), np.array([evaluation.values[name] for _, evaluation in pairs])
+    for method in SCORED:
+        estimates = [METHODS[method](replace(whole, Z=whole.Z[:m], y=whole.y[:m])) for m in coalitions]
         scores = [lds(held, truth, estimate.phi) for estimate in estimates]
         print(f"{name + ', ' + method:<36}" + "".join(f"{score:7.2f}" for score in scores))
     images = held @ np.array([row.samples for row in round.manifest.contributors])
     print(f"{name + ', additive fit on retrained values':<50}{spearman(left_out(held, truth), truth):7.2f}")
     print(f"{name + ', number of images':<50}{spearman(images, truth):7.2f}", flush=True)
-
-
-def values(round: Round, purpose: str, name: str) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Coalitions (k, n) and their values (k,)."""
-    pairs = round.evaluations(purpose)
-    return round.masks([wanted for wanted, _ in pairs]), np.array([evaluation.values[name] for _, evaluation in pairs])
 
 
 if __name__ == "__main__":

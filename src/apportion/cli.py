@@ -45,6 +45,10 @@ def parser() -> argparse.ArgumentParser:
     rounds.add_argument("store")
     show = _command(commands, "show", show_round, "the credits of a round")
     show.add_argument("round")
+    order = _command(commands, "order", order_of_two, "what a round establishes about the order of two contributors")
+    order.add_argument("round")
+    order.add_argument("one", metavar="CONTRIBUTOR")
+    order.add_argument("other", metavar="CONTRIBUTOR")
     verify = _command(commands, "verify", verify_round, "read every record of a round again and recompute its credits")
     verify.add_argument("round")
     return top
@@ -152,6 +156,24 @@ def credits_table(credits: Credits, name: str) -> Table:
         rank = "" if c.best is None else str(c.best) if c.best == c.worst else f"{c.best}–{c.worst}"
         table.add_row(c.contributor, f"{c.phi:+.3f}", interval, rank, "" if c.share is None else f"{c.share:.1%}")
     return table
+
+
+def order_of_two(told: argparse.Namespace) -> None:
+    """For each property, whose contribution is surely the larger; from the ledger, as the ranks in the report are."""
+    from apportion.errors import DataError
+    from apportion.stages.attribute import sample
+    from apportion.stages.round import Round
+    from apportion.valuation.ranks import rank_statement
+
+    round = Round.open(told.round)
+    names = round.manifest.names
+    if strangers := sorted({told.one, told.other} - set(names)):
+        raise DataError(f"found no contributor {strangers} in round {round.id}, expected two of: {', '.join(names)}")
+    for name in sorted(round.config.properties):
+        measured = sample(round, name).measured if round.config.valuation.design == "leverage" else None
+        at = names.index(told.one), names.index(told.other)
+        said = "there are no intervals, so nothing is established" if measured is None else rank_statement(measured.look.order, *at, names)
+        console.print(Text.assemble((name, "bold"), f"  {said}"), soft_wrap=True)
 
 
 def verify_round(told: argparse.Namespace) -> None:

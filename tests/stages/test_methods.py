@@ -245,11 +245,11 @@ def test_retraining_that_the_cheap_game_tells_nothing_of_has_no_credits_and_the_
     assert verify.run(round.uri)["verified"]["credits.json"] == "to the last bit"
 
 
-def test_retraining_that_is_no_dearer_needs_no_help(tmp_path):
+def test_retraining_that_is_no_dearer_is_used_and_advised_against(tmp_path):
     round = attributed(tmp_path, EXACT, retraining=2.0)
-    assert not [c for c in round.credits.credits if c.method == "multifidelity"]
-    assert {pilot.use for pilot in round.credits.pilots} == {False}
-    assert all("too dear for what it tells" in pilot.reason for pilot in round.credits.pilots)
+    assert {c.property for c in round.credits.credits if c.method == "multifidelity"} == set(round.config.properties)
+    assert {pilot.use for pilot in round.credits.pilots} == {True}
+    assert all("the exact game alone would be simpler" in pilot.reason for pilot in round.credits.pilots)
 
 
 @pytest.mark.parametrize("level", [3.0, 0.0])

@@ -47,8 +47,8 @@ def test_the_kernel_is_the_ridge_with_its_features_written_out(seed):
     F = np.hstack([X, P])
     effects = np.linalg.solve(F.T @ F + np.diag(penalty), F.T @ t)
     found = fit(pairs.sign, t)
-    assert found.credits @ t == pytest.approx(credited(effects[: X.shape[1]], ratio), abs=1e-8)
-    assert found.residual @ t == pytest.approx(t - F @ effects, abs=1e-8)
+    assert found.credits(t) == pytest.approx(credited(effects[: X.shape[1]], ratio), abs=1e-8)
+    assert found.residual(t) == pytest.approx(t - F @ effects, abs=1e-8)
 
 
 def test_left_out_residuals_are_those_of_fits_without_the_pair(monkeypatch):
@@ -56,7 +56,7 @@ def test_left_out_residuals_are_those_of_fits_without_the_pair(monkeypatch):
     settled = odd_ridge._variances(pairs.sign, t)
     basis = odd_ridge._of_size(pairs.sign)
     monkeypatch.setattr(odd_ridge, "_variances", lambda sign, t: settled)
-    left = fit(pairs.sign, t).left @ t
+    left = fit(pairs.sign, t).left_out(t)
     for out in (0, 7, 39):
         rest = np.delete(np.arange(len(t)), out)
         X = np.hstack([written_out(pairs.sign, settled[0]), basis])
@@ -79,7 +79,7 @@ def test_functions_of_size_move_no_credit():
     _, pairs, t = odd_game(3)
     off = pairs.sign.mean(axis=1)
     ridge = fit(pairs.sign, t)
-    assert ridge.credits @ (5 * off - 3 * off**3) == pytest.approx(np.zeros(N), abs=1e-9)
+    assert ridge.credits(5 * off - 3 * off**3) == pytest.approx(np.zeros(N), abs=1e-9)
 
 
 def test_odd_parts_of_whole_repeated_and_broken_pairs():

@@ -285,7 +285,8 @@ def pilot(Z: ArrayLike, y_low: ArrayLike, y: ArrayLike, cost_low: float, cost_hi
     Z (m, n) in complementary pairs, cheap values y_low (m,), exact values y (m,), cost of one coalition in each in one unit.
     The correlation of odd parts less their trend in size, each pair weighing what it does in the credits, with Fisher's interval: it
     holds the true one in .94 to .99 of cases, and lets a game at .9 with little noise pass in eight of ten. Noise of either game
-    lowers the correlation, as it lowers the gain. Only one surely above nought is used: below it, look for a mistake.
+    lowers the correlation, as it lowers the gain. Only one surely above nought is used: below it, look for a mistake. What the cheap
+    values cost is no reason to throw them away once they are there: `width` is advice for the next round.
     Raises ValuationError for bad input and fewer than 8 pairs."""
     rows, y = checked(Z, y)
     _, y_low = checked(rows, y_low)
@@ -317,9 +318,8 @@ def _verdict(rho: float, low: float, high: float, width: float) -> tuple[bool, s
     measured = f"rho = {rho:.2f} ({low:.2f} .. {high:.2f})"
     if low <= 0:
         return False, f"the cheap game's odd part does not surely correlate: {measured}, expected above 0: use the exact game alone"
-    if width > WORTH_IT:
-        return False, f"the cheap game is too dear for what it tells: {measured}, {width:.2f} of the width: use the exact game alone"
-    return True, f"the cheap game is of use: {measured}, {width:.2f} of the width of the exact game alone at equal cost"
+    said = f"the cheap game is of use: {measured}, {width:.2f} of the width of the exact game alone at equal cost"
+    return True, f"{said}; for so little the exact game alone would be simpler" if width > WORTH_IT else said
 
 
 class Split(NamedTuple):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from apportion.valuation.coalitions import Coalitions, Vector, pairs
 
 RATIOS = np.array([0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # variance of all effects of three players over that of all of one
-NOISES = np.geomspace(1e-8, 1e4, 49)  # variance of noise over that of all effects of one player
+NOISES = np.geomspace(1e-6, 1e4, 41)  # variance of noise over that of all effects of one player
 LEARNT_FROM = 800  # pairs, at most, that the variances are estimated from: more tell them no better and take the cube of the time
 
 
@@ -43,11 +43,27 @@ def grouped(rows: Coalitions) -> Pairs:
 
 
 class Ridge(NamedTuple):
-    """The fit to t, the odd parts of the pairs. It is linear in t once the variances are settled."""
+    """The fit of p pairs, linear in their odd parts once the variances are settled."""
 
-    credits: Vector  # (n, p) centred credits are credits @ t
-    left: Vector  # (p, p) left @ t is what the fit to all other pairs misses of each
-    residual: Vector  # (p, p) residual @ t is what the fit to all pairs misses
+    inverse: Vector  # (p, p) of the covariance of odd parts, functions of size taken out
+    of_size: Vector  # (q, p) coefficients of the functions of size
+    kernel: Vector  # (p, p) covariance without noise
+    functions: Vector  # (p, q) functions of size
+    covariance: Vector  # (n, p) of the centred credits with the odd parts
+
+    def credits(self, t: Vector) -> Vector:
+        """Centred credits (n,) from odd parts t (p,)."""
+        return np.asarray(self.covariance @ (self.inverse @ t), dtype=np.float64)
+
+    def residual(self, t: Vector) -> Vector:
+        """What the fit to all pairs misses of t (p,).
+
+        Not noise * inverse @ t, which it is: so rounding moves what is fitted and the credits alike, and all coalitions give exact ones."""
+        return np.asarray(t - self.kernel @ (self.inverse @ t) - self.functions @ (self.of_size @ t), dtype=np.float64)
+
+    def left_out(self, t: Vector) -> Vector:
+        """What the fit to all other pairs misses of each of t (p,)."""
+        return np.asarray(self.inverse @ t / np.diag(self.inverse), dtype=np.float64)
 
 
 def fit(sign: Vector, t: Vector) -> Ridge:
@@ -55,14 +71,12 @@ def fit(sign: Vector, t: Vector) -> Ridge:
     fitted beside the effects, for the reason given in `shapley._of_size_alone`."""
     some = np.linspace(0, len(t) - 1, min(len(t), LEARNT_FROM)).astype(np.intp)
     ratio, noise = _variances(sign[some], t[some])
-    covariance = _kernel(sign, ratio)
-    covariance[np.diag_indices_from(covariance)] += noise
-    inverse = np.linalg.inv(covariance)
-    P = _of_size(sign)
+    kernel, P = _kernel(sign, ratio), _of_size(sign)
+    inverse = np.linalg.inv(kernel + noise * np.eye(len(t)))
     across = inverse @ P
-    inverse -= across @ np.linalg.solve(P.T @ across, across.T)
-    left: Vector = inverse / np.diag(inverse)[:, None]
-    return Ridge(_credits(sign, ratio) @ inverse, left, np.asarray(noise * inverse))
+    of_size: Vector = np.asarray(np.linalg.solve(P.T @ across, across.T), dtype=np.float64)
+    free: Vector = np.asarray(inverse - across @ of_size, dtype=np.float64)
+    return Ridge(free, of_size, kernel, P, _credits(sign, ratio))
 
 
 def _means(y: Vector, of: NDArray[np.intp], at: NDArray[np.bool_], p: int) -> Vector:

@@ -66,8 +66,8 @@ def tree_residual(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Vector:
     trees = _trees(rows, y, seen, (v1 - v0) / rows.shape[1])
     rest = t - trees.predicted
     ridge = fit(seen.sign, rest)
-    unexplained = t - trees.fitted - (rest - ridge.residual @ rest)
-    phi = trees.phi + ridge.credits @ rest + _imputed(seen.sign > 0, unexplained)
+    unexplained = t - trees.fitted - (rest - ridge.residual(rest))
+    phi = trees.phi + ridge.credits(rest) + _imputed(seen.sign > 0, unexplained)
     return np.asarray(phi + (v1 - v0 - phi.sum()) / phi.size, dtype=np.float64)
 
 
@@ -116,9 +116,9 @@ def _trees(rows: Coalitions, y: Vector, seen: Pairs, equal: float) -> Trees:
     t, nothing = seen.odd(y), Trees(np.zeros(rows.shape[1]), np.zeros(len(seen.sign)), np.zeros(len(seen.sign)))
     if len(t) < FEWEST_FOR_TREES:
         return nothing
-    grown, left = _grown(rows, y, seen, equal), fit(seen.sign, t).left
+    grown, ridge = _grown(rows, y, seen, equal), fit(seen.sign, t)
     predicted = seen.odd(grown.predicted)
-    missed, added = left @ t, left @ predicted
+    missed, added = ridge.left_out(t), ridge.left_out(predicted)
     power = added @ added
     if power <= RANK_TOLERANCE * (missed @ missed):
         return nothing
@@ -136,7 +136,7 @@ def _grown(rows: Coalitions, y: Vector, seen: Pairs, equal: float) -> CrossFit:
     fold = np.random.default_rng(0).permutation(len(t)) % FOLDS
     main = np.empty((FOLDS, rows.shape[1]))
     for k in range(FOLDS):
-        main[k] = equal + fit(seen.sign[fold != k], t[fold != k]).credits @ t[fold != k]
+        main[k] = equal + fit(seen.sign[fold != k], t[fold != k]).credits(t[fold != k])
     return cross_fit(rows, y, fold[seen.of], main)
 
 
