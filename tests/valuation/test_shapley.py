@@ -131,6 +131,26 @@ def test_tree_residual_does_not_mind_repeated_shuffled_or_broken_pairs():
     assert broken.sum() == pytest.approx(a.sum(), abs=1e-9)
 
 
+def test_neither_names_nor_the_order_of_rows_decide_what_trees_pay():
+    """Three conjunctions that trees find: credits and interactions follow relabelling, whatever the order of rows."""
+    rng = np.random.default_rng(1)
+    n, m = 16, 300
+    Z = draw("leverage", n, m, 1)
+    a = rng.normal(size=n)
+    y = Z @ a + 30.0 * sum(Z[:, g].all(axis=1) for g in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11])) + 0.3 * rng.normal(size=m)
+    v1, order, rows = a.sum() + 90.0, rng.permutation(n), rng.permutation(m)
+    phi, pairs = tree_residual(Z, y, 0.0, v1), interactions(Z, y, 0.0, v1)
+    assert np.abs(pairs).max() > 1  # trees have something to say
+    assert tree_residual(Z[rows][:, order], y[rows], 0.0, v1) == pytest.approx(phi[order], abs=1e-8)
+    assert interactions(Z[rows][:, order], y[rows], 0.0, v1) == pytest.approx(pairs[np.ix_(order, order)], abs=1e-8)
+
+
+@pytest.mark.parametrize("y", [np.ma.masked_less(np.arange(4.0), 1), np.arange(4) + 1j, ["1", "2", "3", "4"], np.arange(4).astype("m8[s]")])
+def test_refuses_what_is_no_number_and_what_is_masked(y):
+    with pytest.raises(ValuationError, match="no array of numbers"):
+        leverage(np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0], [1, 0, 1]]), y, 0, 1)
+
+
 def test_constant_values_share_equally():
     Z = draw("leverage", 6, 50, 0)
     for estimate in (leverage, tree_residual):

@@ -130,10 +130,14 @@ def _covers(round: Round, s: Sample) -> dict[str, str]:
     if round.config.valuation.design == "leverage":
         found["leverage"] = intervals.covers(m, n, method, every=m == 2**n - 2)
     if s.paired:
+        k, enough = len(s.paired.Z), intervals.RANKING_ONLY_BELOW * n
+        few = f"ranking only ({k} retrained coalitions for {n} players, expected at least {enough}): " if k < enough else ""
+        once = "; at this look alone, whatever the others showed" if round.config.valuation.stop else ""
         found["multifidelity"] = (
-            f"a player's Shapley value in the game of retraining, each player taken alone, from {len(s.paired.Z)} retrained coalitions "
-            f"with the help of {m} of {method}; so few draw credits towards each other, which the intervals allow for on average"
-        ) + ("; at this look alone, whatever the others showed" if round.config.valuation.stop else "")
+            f"{few}a player's Shapley value in the game of retraining, each player taken alone, from {k} retrained coalitions with the help of "
+            f"{m} of {method}; so few draw credits towards each other, which the intervals allow for on average over players and not for "
+            f"the one who stands out most, above all where the cheap game does not see why{once}"
+        )
     return found
 
 

@@ -15,6 +15,7 @@ from apportion.valuation.coalitions import Coalitions, Vector, pairs
 
 RATIOS = np.array([0.0, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0])  # variance of all effects of three players over that of all of one
 NOISES = np.geomspace(1e-6, 1e4, 41)  # variance of noise over that of all effects of one player
+DOUBT = 2.0  # by how much twice the log-likelihood must be better for there to be effects of three players (Akaike's criterion)
 LEARNT_FROM = 800  # pairs, at most, that the variances are estimated from: more tell them no better and take the cube of the time
 
 
@@ -108,7 +109,7 @@ def _credits(sign: Vector, ratio: float) -> Vector:
 def _of_size(sign: Vector) -> Vector:
     """Odd functions of coalition size (p, q), orthonormal: linear, cubic and, where pairs are many, to the fifth."""
     p, n = sign.shape
-    q = min((n - 1) // 2, p // 10, 2 if p < 100 else 3)
+    q = min((n - 1) // 2, p // 10, 2 if p < 100 else 3, max(p - n, 0))  # each takes a pair that credits may need
     off = sign.mean(axis=1)
     axes, scale, _ = np.linalg.svd(off[:, None] ** np.arange(1, 2 * q + 1, 2), full_matrices=False)
     return np.asarray(axes[:, scale > 1e-9 * scale[:1]], dtype=np.float64)
@@ -127,5 +128,5 @@ def _variances(sign: Vector, t: Vector) -> tuple[float, float]:
         variance = np.maximum(spread, 0)[:, None] + NOISES
         unlikely = np.log(variance).sum(axis=0) + len(free) * np.log(((axes.T @ free)[:, None] ** 2 / variance).sum(axis=0))
         at = int(unlikely.argmin())
-        best = min(best, (float(unlikely[at]), float(ratio), float(NOISES[at])))
+        best = min(best, (float(unlikely[at]) + (DOUBT if ratio else 0.0), float(ratio), float(NOISES[at])))
     return best[1:]

@@ -131,9 +131,12 @@ def _trees(rows: Coalitions, y: Vector, seen: Pairs, equal: float) -> Trees:
 
 
 def _grown(rows: Coalitions, y: Vector, seen: Pairs, equal: float) -> CrossFit:
-    """Trees for what the credits of the ridge, fitted without each fold, leave of the values."""
+    """Trees for what the credits of the ridge, fitted without each fold, leave of the values.
+
+    Folds are by the size of odd parts, in turn: neither the names of players nor the order of rows decides what they are paid."""
     t = seen.odd(y)
-    fold = np.random.default_rng(0).permutation(len(t)) % FOLDS
+    fold = np.empty(len(t), dtype=np.intp)
+    fold[np.argsort(np.abs(t), kind="stable")] = np.arange(len(t)) % FOLDS
     main = np.empty((FOLDS, rows.shape[1]))
     for k in range(FOLDS):
         main[k] = equal + fit(seen.sign[fold != k], t[fold != k]).credits(t[fold != k])
@@ -251,9 +254,12 @@ def ends(v0: float, v1: float) -> tuple[float, float]:
 def finite(name: str, values: Any) -> Vector:
     """The values as an array of finite floats, or a ValuationError that names them."""
     try:
-        array = np.asarray(values, dtype=np.float64)
+        raw = np.asanyarray(values)
+        if raw.dtype.kind not in "biuf" or np.ma.is_masked(raw):
+            raise TypeError
+        array = np.asarray(raw, dtype=np.float64)
     except (TypeError, ValueError):
-        raise ValuationError(f"found {name} that is no array of numbers, expected finite numbers") from None
+        raise ValuationError(f"found {name} that is no array of numbers, expected finite real numbers, none of them masked") from None
     bad = np.count_nonzero(~np.isfinite(array))
     if bad:
         raise ValuationError(f"found {bad} of {array.size} numbers in {name} not finite, expected all finite")

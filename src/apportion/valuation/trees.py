@@ -18,13 +18,10 @@ SHAPE: dict[str, Any] = {
     "max_depth": 3,  # three players together are what the odd part has beside single ones
     "eta": 0.05,
     "min_child_weight": 2,
-    "subsample": 0.8,
-    "colsample_bynode": 0.5,
     "tree_method": "hist",
     "max_bin": 2,
     "base_score": 0.0,
-    "nthread": 1,  # the same trees on any number of cores
-    "seed": 0,
+    "nthread": 1,  # the same trees on any number of cores; and none of it is drawn at random, which names of players would decide
     "verbosity": 0,
 }
 
