@@ -134,8 +134,8 @@ def _covers(round: Round, s: Sample) -> dict[str, str]:
         few = f"ranking only ({k} retrained coalitions for {n} players, expected at least {enough}): " if k < enough else ""
         once = "; at this look alone, whatever the others showed" if round.config.valuation.stop else ""
         found["multifidelity"] = (
-            f"{few}a player's Shapley value in the game of retraining, each player taken alone, from {k} retrained coalitions with the help of "
-            f"{m} of {method}; so few draw credits towards each other, which the intervals allow for on average over players and not for "
+            f"{few}a player's Shapley value in the game of retraining, each player alone, from {k} retrained coalitions with the help "
+            f"of {m} of {method}; so few draw credits towards each other, which intervals allow for on average over players and not for "
             f"the one who stands out most, above all where the cheap game does not see why{once}"
         )
     return found
