@@ -28,7 +28,7 @@ def draw(design: str, n: int, m: int, seed: int, **options: Any) -> Coalitions:
     are the first rows of more, so a larger budget re-uses what a smaller one has paid for. `datamodel` takes `alpha`.
     Raises ValuationError for an unknown design, n outside 2..65536, a negative seed or an m the design cannot give."""
     rows = _known(design).rows
-    n, m, seed = _whole("n", n), _whole("m", m), _whole("seed", seed)
+    n, m, seed = whole("n", n), whole("m", m), whole("seed", seed)
     if not 2 <= n <= MAX_PLAYERS:
         raise ValuationError(f"found n = {n} players, expected 2 to {MAX_PLAYERS}")
     if seed < 0:
@@ -56,9 +56,8 @@ def log_probability(design: str, Z: Coalitions, **options: Any) -> Vector:
     For designs without replacement it is log(inclusion probability / m); for `leverage` that holds to within the rounding
     of one pair per size. Logarithms, because at n = 258 the chances themselves are near 1e-77. -inf: never drawn."""
     m, n = np.shape(Z)
-    sizes = np.arange(n + 1)
     with np.errstate(divide="ignore"):
-        per_size = np.log(size_shares(design, n, m, **options)) - _log_choose(n, sizes)
+        per_size = np.log(size_shares(design, n, m, **options)) - log_choose(n)
     return np.asarray(per_size[np.sum(Z, axis=1, dtype=np.intp)], dtype=np.float64)
 
 
@@ -73,14 +72,17 @@ def _known(design: str) -> "Design":
     return DESIGNS[design]
 
 
-def _whole(name: str, value: Any) -> int:
+def whole(name: str, value: Any) -> int:
+    """The value as an int, or a ValuationError that names it."""
     try:
         return index(value)
     except TypeError:
         raise ValuationError(f"found {name} = {value!r}, expected a whole number") from None
 
 
-def _log_choose(n: int, s: NDArray[np.int64]) -> Vector:
+def log_choose(n: int) -> Vector:
+    """Logarithm of the number of coalitions of each size 0..n, (n + 1,)."""
+    s = np.arange(n + 1)
     return np.asarray(gammaln(n + 1) - gammaln(s + 1) - gammaln(n - s + 1), dtype=np.float64)
 
 
@@ -203,7 +205,7 @@ def _uniform_rows(n: int, m: int, seed: int) -> Coalitions:
 
 
 def _uniform_shares(n: int, _m: int) -> Vector:
-    return np.asarray(np.exp(_log_choose(n, np.arange(n + 1)) - n * np.log(2.0)), dtype=np.float64)
+    return np.asarray(np.exp(log_choose(n) - n * np.log(2.0)), dtype=np.float64)
 
 
 def _loo_rows(n: int, m: int, _seed: int) -> Coalitions:

@@ -6,8 +6,7 @@ presence changes nothing, is thus a cheap game that is known already: credits fo
 from collections.abc import Callable, Sequence
 from functools import cache
 from itertools import pairwise
-from operator import index
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,8 +16,8 @@ from scipy.stats import f as fisher
 from scipy.stats import ncf
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import Coalitions, Vector, size_shares
-from apportion.valuation.multifidelity import Combined, Pairs, assisted, checked_ends, following, interval, log_choose, log_kernel
+from apportion.valuation.coalitions import Coalitions, Vector, log_choose, size_shares, whole
+from apportion.valuation.multifidelity import Combined, Pairs, assisted, checked_ends, following, interval, log_kernel
 from apportion.valuation.shapley import checked
 
 EVALUATE, EVERYONE = -1, -2
@@ -72,7 +71,7 @@ def extend(before: Design, joined: int, seed: int, *, every: bool = False) -> De
 
     A pure function of its arguments. To spend less, extend the first rows of `before`: their extension is the beginning of the whole
     one's. The result extends further. Raises ValuationError for joined outside 1..4 and a negative seed."""
-    k, seed = _whole("joined", joined), _whole("seed", seed)
+    k, seed = whole("joined", joined), whole("seed", seed)
     if not 1 <= k <= MOST_JOINED or seed < 0:
         raise ValuationError(
             f"found joined = {k} and seed = {seed}, expected 1 to {MOST_JOINED} newcomers at a time and a seed of 0 or more"
@@ -129,7 +128,7 @@ def drop(before: Design, left: Sequence[int]) -> Design:
     their order. The value of all of them, v1 of the sub-game, is not in the design, but may be among the rows before.
     Raises ValuationError for a player that is not there, or if fewer than two remain."""
     n = before.Z.shape[1]
-    gone = sorted({_whole("left", i) for i in left})
+    gone = sorted({whole("left", i) for i in left})
     if not gone or gone[0] < 0 or gone[-1] >= n or n - len(gone) < 2:
         raise ValuationError(f"found left = {list(left)}, expected players from 0 to {n - 1}, with at least two remaining")
     stay = np.setdiff1d(np.arange(n), gone)
@@ -211,13 +210,6 @@ def _before(design: Design, before: Round, odd: Vector, v0: float) -> Vector:
     if design.Z.shape[1] <= n or parent.max() >= len(odd) or not np.array_equal(design.Z[0::2, :n], old[parent]):
         raise ValuationError(f"found a design of {design.Z.shape[1]} players that does not extend the one before it, expected that")
     return np.append(odd, (v0 - before.v1) / 2)[parent]
-
-
-def _whole(name: str, value: Any) -> int:
-    try:
-        return index(value)
-    except TypeError:
-        raise ValuationError(f"found {name} = {value!r}, expected a whole number") from None
 
 
 # --- do old values still hold?

@@ -8,12 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import gammaln
 from scipy.stats import norm
 from scipy.stats import t as student
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import Coalitions, Vector, size_shares
+from apportion.valuation.coalitions import Coalitions, Vector, log_choose, size_shares
 from apportion.valuation.shapley import checked
 
 FEWEST_PAIRS = 8
@@ -149,12 +148,6 @@ def log_kernel(n: int) -> Vector:
     """Logarithm of the Shapley kernel of a pair, by the size 0..n of either coalition: all pairs together weigh one."""
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(2 * size_shares("shapley_kernel", n, 1)) - log_choose(n), dtype=np.float64)
-
-
-def log_choose(n: int) -> Vector:
-    """Logarithm of the number of coalitions of each size 0..n."""
-    s = np.arange(n + 1)
-    return np.asarray(gammaln(n + 1) - gammaln(s + 1) - gammaln(n - s + 1), dtype=np.float64)
 
 
 # --- the estimator: regression on what is known, plus what it misses

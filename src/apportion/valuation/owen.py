@@ -4,14 +4,13 @@ The groups may be groups of players, or contributors whose sub-groups are the pl
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import index
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apportion.errors import ValuationError
 from apportion.valuation import coalitions
-from apportion.valuation.coalitions import MAX_CELLS, Coalitions, Vector, choose, in_turn, level, size_shares, subsets
+from apportion.valuation.coalitions import MAX_CELLS, Coalitions, Vector, choose, in_turn, level, size_shares, subsets, whole
 from apportion.valuation.shapley import checked, constrained, ends, proper_sizes, weighted
 
 Whole = NDArray[np.intp]
@@ -27,7 +26,7 @@ def draw(groups: ArrayLike, m: int, seed: int) -> Coalitions:
     Raises ValuationError for labels that are not as stated, a negative seed, an odd m, fewer than the 2 (n - 1) coalitions
     that it takes to tell all players apart, and more than there are."""
     labels, of, members = _grouped(groups)
-    g, n, m, seed = len(labels), len(of), _whole("m", m), _whole("seed", seed)
+    g, n, m, seed = len(labels), len(of), whole("m", m), whole("seed", seed)
     # Each game's pairs: half of 2**g - 2, and for a group of b players half of 2**(g - 1) (2**b - 2).
     there_are = [2 ** (g - 1) - 1, *(2 ** (g - 1) * (2 ** (b - 1) - 1) for b in members.tolist())]
     most = min(sum(there_are), MAX_CELLS // n // 2)
@@ -139,13 +138,6 @@ def _grouped(groups: ArrayLike) -> tuple[Whole, Whole, Whole]:
         )
     labels, of, members = np.unique(found, return_inverse=True, return_counts=True)
     return labels, of, members
-
-
-def _whole(name: str, value: int) -> int:
-    try:
-        return index(value)
-    except TypeError:
-        raise ValuationError(f"found {name} = {value!r}, expected a whole number") from None
 
 
 @contextmanager
