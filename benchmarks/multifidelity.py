@@ -2,6 +2,7 @@
 
     .venv/bin/python benchmarks/multifidelity.py          # equal cost, about three minutes on one core
     .venv/bin/python benchmarks/multifidelity.py regimes  # coverage where it is hard
+    .venv/bin/python benchmarks/multifidelity.py stars    # coverage of the one whose worth shows in the exact game alone
 
 Random games (tests/valuation/random_games.py): the exact one is g1, the cheap one correlates with it at rho over the design and costs a
 twentieth. Both come with noise of a share of their SD. `alone` is the same estimator without a cheap game: what of the gain is not the
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import draw
+from apportion.valuation.inputs import ends
 from apportion.valuation.intervals import hc3
 from apportion.valuation.multifidelity import assisted, combine, even, interval, leverage_pairs, relative_width
 
@@ -27,26 +29,39 @@ Array = NDArray[np.float64]
 RATIO = 20
 BUDGETS = [(20, 48), (20, 60), (20, 80), (20, 120), (20, 200), (12, 36), (12, 48), (12, 64), (12, 96)]
 FAMILY = {"alike": 0.9, "unrelated": 0.0, "opposite": -0.9}
+STARS = {  # by how many SD players are worth more in the exact game, and what share of that the cheap one sees
+    "none": ((), 0.0),
+    "blind, .6": ((0.6,), 0.0),
+    "blind, 3": ((3.0,), 0.0),
+    "blind, 10": ((10.0,), 0.0),
+    "blind, 30": ((30.0,), 0.0),
+    "two, 10 and -7": ((10.0, -7.0), 0.0),
+    "opposite, 10": ((10.0,), -1.0),
+}
 
 
 class Round:
-    """An exact and a cheap game of unit SD over a design, their noise, and the exact Shapley values."""
+    """An exact and a cheap game of unit SD over a design, their noise, and the exact Shapley values, of the first players with `stars`."""
 
-    def __init__(self, n: int, rho: float, noise: float, off: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self, n: int, rho: float, noise: float, off: float, rng: np.random.Generator, stars: tuple[float, ...] = (), seen: float = 0.0
+    ) -> None:
         self.games, self.rho, self.noise, self.rng = (game(n, rng), game(n, rng)), rho, noise, rng
         Z = draw("leverage", n, min(600, 2**n - 2), 0)
         self.scale = [g.value(Z).std() for g in self.games]
-        ends = np.array([[0] * n, [1] * n])
-        self.v0, self.v1 = self.games[0].value(ends) / self.scale[0] - [off, 0]
-        phi = self.games[0].shapley() / self.scale[0]
+        edges = np.array([[0] * n, [1] * n])
+        self.more, self.seen = np.pad(np.array(stars, dtype=float), (0, n - len(stars))), seen
+        self.v0, self.v1 = self.games[0].value(edges) / self.scale[0] + [-off, self.more.sum()]
+        phi = self.games[0].shapley() / self.scale[0] + self.more
         self.truth = phi + (self.v1 - self.v0 - phi.sum()) / n
 
     def exact(self, Z: NDArray[np.bool_]) -> Array:
-        return np.asarray(self.games[0].value(Z) / self.scale[0] + self.noise * self.rng.normal(size=len(Z)))
+        return np.asarray(self.games[0].value(Z) / self.scale[0] + Z @ self.more + self.noise * self.rng.normal(size=len(Z)))
 
     def cheap(self, Z: NDArray[np.bool_]) -> Array:
         first, second = (g.value(Z) / s for g, s in zip(self.games, self.scale, strict=True))
-        return np.asarray(self.rho * first + np.sqrt(1 - self.rho**2) * second + self.noise * self.rng.normal(size=len(Z)))
+        value = self.rho * first + np.sqrt(1 - self.rho**2) * second + self.seen * (Z @ self.more)
+        return np.asarray(value + self.noise * self.rng.normal(size=len(Z)))
 
 
 def judged(low: Array, high: Array, truth: Array) -> tuple[float, float, float]:
@@ -74,7 +89,7 @@ def at_equal_cost(n: int, budget: int, noise: float, rho: float, reps: int) -> d
             found["hc3"].append(judged(*hc3(Z, y, r.v0, r.v1), r.truth))
         except ValuationError:
             found["hc3"].append((np.nan,) * 3)
-        a, b = interval(assisted(pairs, pairs.odd(y)), r.v0, r.v1, 0.0, 0.0, 0.95), both(r, n, high, low, seed)
+        a, b = interval(assisted(pairs, pairs.odd(y)), ends(r.v0, r.v1), 0.95), both(r, n, high, low, seed)
         found["alone"].append(judged(a.low, a.high, r.truth))
         found["both"].append(judged(b.low, b.high, r.truth))
     print(f"{n:3} {budget:4} {noise:5} {rho:5} {high:5} {low:5}", end="")
@@ -113,5 +128,24 @@ def regimes() -> None:
                     )
 
 
+def stars(reps: int = 200) -> None:
+    """Coverage and median width of the player who stands out (of two, the one covered less often), and of the others together."""
+    print("  n pairs noise             star  star: cover  width  others: cover  width")
+    for n in (20, 10, 8):
+        for J in (8, 12, 20, 30, 50):
+            for noise in (0.1, 0.5):
+                for name, (worth, seen) in STARS.items():
+                    rng, held, width = np.random.default_rng([n, J]), [], []
+                    for seed in range(reps):
+                        r = Round(n, 0.9, noise, 0.0, rng, worth, seen)
+                        c = both(r, n, 2 * J, min(400, 2**n - 2), seed)
+                        held.append((c.low <= r.truth) & (r.truth <= c.high))
+                        width.append(c.high - c.low)
+                    k = max(1, len(worth))
+                    cover, wide = np.mean(held, axis=0), np.median(width, axis=0)
+                    one, rest = (cover[:k].min(), wide[:k].max()), (cover[k:].mean(), np.median(wide[k:]))
+                    print(f"{n:3} {J:5} {noise:5} {name:>16} {one[0]:12.3f} {one[1]:6.2f} {rest[0]:14.3f} {rest[1]:6.2f}", flush=True)
+
+
 if __name__ == "__main__":
-    regimes() if sys.argv[1:] == ["regimes"] else equal_cost()
+    {"regimes": regimes, "stars": stars}.get(" ".join(sys.argv[1:]), equal_cost)()

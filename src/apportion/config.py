@@ -179,7 +179,7 @@ class Exact(Strict):
     """The first coalitions of the design are retrained too, and everybody and nobody: credits for retraining (`multifidelity`)."""
 
     coalitions: Annotated[int, Field(ge=16, multiple_of=2)]
-    endpoint_seeds: Annotated[int, Field(ge=2)] = 2
+    endpoint_seeds: Annotated[int, Field(ge=2)] = 3
 
 
 class Stop(Strict):

@@ -14,7 +14,7 @@ from apportion.errors import Damaged
 SCHEMA = 1
 """Part of every game: a change in how values are computed makes new games rather than mixing old values with new ones."""
 
-CREDITS = 3
+CREDITS = 4
 """Part of every round: a change in how credits come from values makes new rounds, which share every evaluation. Other code alone does not:
 a record says which code made it (`version.code`), and its address does not."""
 

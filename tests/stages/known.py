@@ -39,6 +39,5 @@ def seen(round, name, purpose):
 
 
 def ends(round, name, prefix=""):
-    """(v0, v1) and their standard errors."""
-    values = [seen(round, name, f"{prefix}{end}")[1] for end in ("v0", "v1")]
-    return [float(np.mean(v)) for v in values], [float(np.std(v, ddof=1) / np.sqrt(len(v))) for v in values]
+    """Values (seeds,) of nobody and of everybody."""
+    return [seen(round, name, f"{prefix}{end}")[1] for end in ("v0", "v1")]

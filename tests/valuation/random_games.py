@@ -10,7 +10,7 @@ import numpy as np
 from apportion.valuation import ranks, sequential
 from apportion.valuation.coalitions import draw
 from apportion.valuation.intervals import hc3
-from apportion.valuation.shapley import kernelshap, leverage
+from apportion.valuation.shapley import exact, kernelshap, leverage
 
 
 @dataclass
@@ -59,24 +59,38 @@ def played(g, n, m, rng, seed, noise, where="even"):
     return Z, v + noise * scale * spread / np.sqrt(np.mean(spread**2)) * rng.normal(size=m), ends, scale
 
 
-def coverage(n, m, games, seed=0, noise=0.5, end_seeds=0, interactions=1.0, level=0.95, where="even", off=0.0, intervals=hc3):
+def coverage(
+    n, m, games, seed=0, noise=0.5, end_seeds=0, interactions=1.0, level=0.95, where="even", off=0.0, intervals=hc3, end_noise=None
+):
     """Share of (game, player) whose interval holds the exact value, median width over SD(v), share of games held for all players.
 
-    `noise` is a multiple of SD(v) over the design, larger `where` NOISE says; `end_seeds` > 0 measures v0 and v1 with that noise and
-    that many seeds; v0 lies `off` SD(v) below the others' scale."""
+    `noise` is a multiple of SD(v) over the design, larger `where` NOISE says; `end_seeds` > 0 measures v0 and v1 with that noise, or
+    `end_noise`, and that many seeds; v0 lies `off` SD(v) below the others' scale."""
     rng = np.random.default_rng(seed)
     held, width = np.empty((games, n), dtype=bool), np.empty(games)
     for j in range(games):
         g = game(n, rng, interactions)
         Z, y, ends, scale = played(g, n, m, rng, seed + j, noise, where)
-        ends, se = ends - [off * scale, 0.0], np.zeros(2)
+        ends = list(ends - [off * scale, 0.0])
         truth = g.shapley() + off * scale / n
         if end_seeds:
-            seeds = ends + noise * scale * rng.normal(size=(end_seeds, 2))
-            ends, se = seeds.mean(axis=0), seeds.std(axis=0, ddof=1) / np.sqrt(end_seeds)
-        low, high = intervals(Z, y, *ends, level, v0_se=se[0], v1_se=se[1])
+            ends = list((ends + (end_noise or noise) * scale * rng.normal(size=(end_seeds, 2))).T)
+        low, high = intervals(Z, y, *ends, level)
         held[j], width[j] = (low <= truth) & (truth <= high), np.mean(high - low) / scale
     return held.mean(), np.median(width), held.all(axis=1).mean()
+
+
+def majorities(n, m, games, seed=0):
+    """Share of (game, player) whose interval holds in weighted majorities without noise, and share of games without any interval."""
+    rng, every = np.random.default_rng(seed), np.arange(2**n)[:, None] >> np.arange(n) & 1
+    held, unknown = np.empty((games, n), dtype=bool), np.empty(games, dtype=bool)
+    for j in range(games):
+        votes = rng.pareto(1.0, size=n) + 0.1
+        game = (every @ votes > votes.sum() * rng.uniform(0.4, 0.7)).astype(float)
+        Z = draw("leverage", n, m, seed + j)
+        (low, high), truth = hc3(Z, game[Z @ (1 << np.arange(n))], 0.0, 1.0), exact(game)
+        held[j], unknown[j] = (low <= truth + 1e-12) & (truth - 1e-12 <= high), np.isinf(low).all()
+    return held.mean(), unknown.mean()
 
 
 def alike(n, rng):

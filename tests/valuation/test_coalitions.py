@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import DESIGNS, among, draw, log_probability, size_shares
+from apportion.valuation.coalitions import DESIGNS, among, distinct, draw, log_probability, members, pairs, size_shares
 
 
 def bits(Z):
@@ -66,6 +66,74 @@ def test_every_coalition_comes_as_often_as_its_probability(design, n, m):
     assert np.all(np.abs(count - expected) <= 5 * np.sqrt(expected) + 1e-9)
 
 
+@pytest.mark.parametrize(("n", "m"), [(4, 2), (4, 4), (6, 4), (6, 14), (8, 8), (5, 6), (7, 4)])
+def test_shares_of_sizes_are_right_to_a_tenth_of_a_pair(n, m):
+    """And exact where n is odd; of few pairs the middle size of an even n has a little less or more."""
+    seeds, count = 3000, np.zeros(n + 1)
+    for seed in range(seeds):
+        count += np.bincount(draw("leverage", n, m, seed).sum(axis=1), minlength=n + 1)
+    off = count / seeds - m * size_shares("leverage", n, m)
+    assert np.abs(off + off[::-1]).max() / 2 < (0.03 if n % 2 else 0.2)
+    if m == 2 and n == 4:
+        assert off[2] == pytest.approx(-2 / 12, abs=0.03)
+
+
+def test_distinct_coalitions_and_pairs_keep_the_order_of_rows():
+    Z = np.array([[0, 1, 1], [1, 0, 0], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+    first, of = distinct(Z)
+    assert (first.tolist(), of.tolist()) == ([0, 1, 3], [0, 1, 0, 2, 1])
+    first, of = pairs(Z)
+    assert sorted(first.tolist()) == [0, 3]
+    assert len(set(of[[0, 1, 2, 4]])) == 1
+    assert of[3] != of[0]
+
+
+NO_COALITIONS = [
+    ([1, 0], "shape \\(2,\\), expected coalitions"),
+    ([[1, 0, 2]], "other entries than 0 and 1"),
+    ([[0.5, 1]], "other entries than 0 and 1"),
+    ([["a", "b"]], "none that are numbers"),
+    (np.array([[True, None]], dtype=object), "Z of object"),
+    ([[1, 0], [1]], "several lengths"),
+    (np.zeros((3, 0)), "shape \\(3, 0\\)"),
+    (None, "shape \\(\\)"),
+]
+
+
+@pytest.mark.parametrize(("Z", "says"), NO_COALITIONS)
+def test_what_are_no_coalitions_is_refused(Z, says):
+    known = np.eye(3, dtype=bool)
+    for call in (members, distinct, pairs, lambda Z: among(Z, known), lambda Z: among(known, Z), lambda Z: log_probability("leverage", Z)):
+        with pytest.raises(ValuationError, match=says):
+            call(Z)
+
+
+def test_among_refuses_coalitions_of_other_players():
+    with pytest.raises(ValuationError, match="found coalitions of 3 and of 4 players"):
+        among(np.eye(3), np.eye(4))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "says"),
+    [
+        (("nonesuch", 5, 4), {}, "expected one of shapley_kernel"),
+        ((["leverage"], 5, 4), {}, "expected one of shapley_kernel"),
+        (("leverage", 1, 4), {}, "n = 1 players"),
+        (("leverage", 5.0, 4), {}, "n = 5.0, expected a whole"),
+        (("leverage", 5, 0), {}, "m = 0"),
+        (("uniform", 5, None), {}, "m = None"),
+        (("leverage", 5, 4), {"alpha": 0.5}, "found option alpha of 'leverage', expected none"),
+        (("datamodel", 5, 4), {"beta": 0.5, "alpha": 0.5}, "found option beta of 'datamodel', expected alpha"),
+        (("datamodel", 5, 4), {"alpha": "x"}, "alpha = 'x'"),
+    ],
+)
+def test_shares_are_refused_of_what_is_no_design(arguments, options, says):
+    with pytest.raises(ValuationError, match=says):
+        size_shares(*arguments, **options)
+    with pytest.raises(ValuationError, match=says):
+        draw(*arguments, 0, **options)
+
+
 def test_leverage_spreads_pairs_evenly_over_sizes():
     size = draw("leverage", 20, 380, 5).sum(axis=1)
     assert np.ptp(np.bincount(size, minlength=20)[1:]) <= 2
@@ -117,6 +185,9 @@ def test_loo_and_aoi():
         (("datamodel", 6, 21, 0), {}, "at most 20"),
         (("datamodel", 6, 2, 0), {"alpha": 0.1}, "alpha = 0.1"),
         (("datamodel", 6, 2, 0), {"alpha": float("nan")}, "alpha = nan"),
+        (("datamodel", 6, 2, 0), {"alpha": "0.5"}, "alpha = '0.5'"),
+        (("datamodel", 6, 2, 0), {"alpha": None}, "alpha = None"),
+        (("shapley_kernel", 6, 2, "1"), {}, "seed = '1', expected a whole"),
         (("loo", 6, 6, 0), {}, "n \\+ 1 = 7"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_games import coverage
+from random_games import coverage, majorities
 from scipy.linalg import null_space
 from scipy.optimize import brentq
 from scipy.stats import t as student
@@ -61,13 +61,15 @@ def test_intervals_are_cluster_robust_by_the_book(case, monkeypatch):
     if case == "some rows twice":
         Z = np.concatenate([Z, Z[:6]])
     y = rng.normal(size=len(Z)) + Z @ rng.normal(size=n) + 2 * Z[:, 0] * Z[:, 1]
-    phi, variance, dof = by_the_book(Z, y, 0.2, 1.4)
+    of = [next(j for j, other in enumerate(Z) if (other == row).all()) for row in Z]  # what comes twice is one value, the mean
+    once = sorted(set(of))
+    phi, variance, dof = by_the_book(Z[once], np.array([y[np.equal(of, j)].mean() for j in once]), 0.2, 1.4)
     monkeypatch.setattr(intervals, "BLOCK", 7)  # several blocks, the last of them a part
     low, high = hc3(Z, y, 0.2, 1.4, 0.9)
     assert (low + high) / 2 == pytest.approx(phi, abs=1e-9)
     assert (low + high) / 2 == pytest.approx(leverage(Z, y, 0.2, 1.4), abs=1e-12)
     assert (high - low) / 2 == pytest.approx(student.ppf(0.95, dof) * np.sqrt(variance), rel=1e-8)
-    assert standard_errors(Z, y, 0.2, 1.4)[2] == pytest.approx(dof, rel=1e-8)
+    assert jackknife(Z, y, 0.2, 1.4).spare == pytest.approx(dof, rel=1e-8)
     assert dof.max() < len({row.tobytes() for row in Z ^ Z[:, :1]}) - (n - 1) - 2  # fewer than the fit's: it is they that count
 
 
@@ -77,13 +79,27 @@ def test_errors_of_the_ends_enter_by_their_slopes():
     y = rng.normal(size=37)
     by_v0 = leverage(Z, y, 1.0, 0.0) - leverage(Z, y, 0.0, 0.0)
     by_v1 = leverage(Z, y, 0.0, 1.0) - leverage(Z, y, 0.0, 0.0)
-    _, plain, dof = standard_errors(Z, y, 0.5, 2.0)
-    phi, wide, same = standard_errors(Z, y, 0.5, 2.0, v0_se=0.3, v1_se=0.7)
-    assert wide**2 - plain**2 == pytest.approx((0.3 * by_v0) ** 2 + (0.7 * by_v1) ** 2, rel=1e-6)
-    assert np.array_equal(dof, same)
-    low, high = hc3(Z, y, 0.5, 2.0, v0_se=0.3, v1_se=0.7)
-    assert low == pytest.approx(phi - student.ppf(0.975, dof) * wide)
-    assert high == pytest.approx(phi + student.ppf(0.975, dof) * wide)
+    v0, v1 = 0.5 + np.array([-0.3, 0.0, 0.3]), 2.0 + np.array([-1.0, 1.0, -1.0, 1.0])
+    plain, dof = standard_errors(Z, y, 0.5, 2.0)[1], jackknife(Z, y, 0.5, 2.0).spare
+    phi, wide = standard_errors(Z, y, v0, v1)
+    assert phi == pytest.approx(leverage(Z, y, 0.5, 2.0), abs=1e-12)
+    parts = np.array([plain**2, by_v0**2 * 0.3**2 / 3, by_v1**2 * (4 / 3) / 4])
+    assert wide**2 == pytest.approx(parts.sum(axis=0), rel=1e-6)
+    low, high = hc3(Z, y, v0, v1)
+    welch = (parts[1] + parts[2]) ** 2 / (parts[1] ** 2 / 2 + parts[2] ** 2 / 3)
+    half = np.sqrt(student.ppf(0.975, dof) ** 2 * parts[0] + student.ppf(0.975, welch) ** 2 * (parts[1] + parts[2]))
+    assert low == pytest.approx(phi - half, rel=1e-6)
+    assert high == pytest.approx(phi + half, rel=1e-6)
+
+
+def test_ends_alone_are_a_plain_mean_over_seeds():
+    """Where all coalitions are there and additive, only the seeds of v1 are in doubt: an even share of Student's interval of their mean."""
+    a, seeds = np.arange(5.0), np.array([9.0, 10.5, 11.0])
+    Z = draw("leverage", 5, 30, 0)
+    low, high = hc3(Z, Z @ a, 0.0, seeds)
+    mean, half = seeds.mean(), student.ppf(0.975, 2) * seeds.std(ddof=1) / np.sqrt(3)
+    assert low == pytest.approx(a + (mean - half - 10) / 5, abs=1e-8)
+    assert high == pytest.approx(a + (mean + half - 10) / 5, abs=1e-8)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +115,8 @@ def test_coverage_is_nominal(n, m, games, level, least, most):
     ("n", "m", "options"),
     [
         (8, 48, {"end_seeds": 3}),
+        (8, 48, {"end_seeds": 3, "end_noise": 3.0}),
+        (8, 48, {"end_seeds": 3, "end_noise": 20.0}),
         (8, 48, {"off": 20.0}),
         (8, 48, {"interactions": 3.0, "noise": 0.1}),
         (8, 64, {"noise": 1.0, "where": "small"}),
@@ -112,15 +130,20 @@ def test_coverage_is_never_short(n, m, options):
 
 
 @pytest.mark.parametrize(("m", "repeated", "at"), [(40, 0, (1.5, 1.5)), (40, 9, (1.5, 1.5)), (14, 0, (2.0, 2.0)), (40, 0, (-3.0, 4.0))])
-def test_constant_values_have_no_width_at_an_even_share(m, repeated, at):
-    """Also where rows come twice, with v0 and v1 elsewhere, and with so few pairs that nothing is fitted beside the credits."""
+def test_values_that_a_fit_misses_nothing_of_are_no_proof(m, repeated, at):
+    """Of constant values, also where rows come twice and with v0 and v1 elsewhere, the credits are even and their errors unknown."""
     Z = draw("leverage", 7, m, 0)
     Z = np.concatenate([Z, Z[:repeated]])
-    low, high = hc3(Z, np.full(len(Z), at[0]), *at)
-    known = np.isfinite(low)
-    assert known.all() == (m > 14)
-    assert low[known] == pytest.approx((at[1] - at[0]) / 7, abs=1e-9)
-    assert high[known] == pytest.approx((at[1] - at[0]) / 7, abs=1e-9)
+    phi, se = standard_errors(Z, np.full(len(Z), at[0]), *at)
+    assert phi == pytest.approx(np.full(7, (at[1] - at[0]) / 7), abs=1e-9)
+    assert np.isinf(se).all()
+
+
+def test_a_rare_coalition_that_decides_is_not_ruled_out_by_not_having_been_seen():
+    """Weighted majorities without noise: of many, most designs see no coalition in which anybody but the strongest decides."""
+    held, unknown = majorities(10, 40, 60)
+    assert held > 0.95
+    assert 0.2 < unknown < 0.6
 
 
 @steady
@@ -152,9 +175,10 @@ def test_degrees_of_freedom_lie_between_one_and_those_of_the_fit(seed, n):
     assert (found.spare <= max(1, len(Z) // 2 - (n - 1)) + 1e-6).all()
 
 
-def test_an_additive_game_without_noise_has_no_width():
+def test_an_additive_game_without_noise_has_no_width_once_all_of_it_is_seen():
     a = np.arange(5.0)
-    Z = draw("leverage", 5, 20, 1)
+    Z = draw("leverage", 5, 30, 1)
+    assert np.isinf(hc3(Z[:28], Z[:28] @ a, 0, 10)).all()
     low, high = hc3(Z, Z @ a, 0, 10)
     assert low == pytest.approx(a, abs=1e-9)
     assert high == pytest.approx(a, abs=1e-9)
@@ -204,7 +228,7 @@ def test_with_all_coalitions_evaluated_intervals_cover_the_noise(n, together):
         (np.full((4, 3), np.nan), np.zeros(4), 0.0, "other entries than 0 and 1"),
         (draw("leverage", 4, 14, 0), np.zeros(13), 0.0, "y of shape \\(13,\\), expected \\(14,\\)"),
         (draw("leverage", 4, 14, 0), np.r_[np.zeros(13), np.nan], 0.0, "1 of 14 numbers in y not finite"),
-        (draw("leverage", 4, 14, 0), np.zeros(14), np.nan, "v0, v1 not finite"),
+        (draw("leverage", 4, 14, 0), np.zeros(14), np.nan, "numbers in v0 not finite"),
         (np.concatenate([draw("leverage", 4, 12, 0), np.ones((2, 4))]), np.zeros(14), 0.0, "nobody or of all 4 players"),
     ],
 )
@@ -218,8 +242,10 @@ def test_refuses_what_is_no_coalitions_with_values(Z, y, v0, says):
     [
         (40, {"level": 1.0}, "level = 1.0"),
         (40, {"level": float("nan")}, "level = nan"),
-        (40, {"v0_se": -1.0}, "v0_se = -1.0"),
-        (40, {"v1_se": float("inf")}, "v1_se = inf"),
+        (40, {"level": "x"}, "level = 'x'"),
+        (40, {"v0": [1.0]}, "found v0 of shape \\(1,\\), expected a number, taken as known, or the values of 2 or more seeds"),
+        (40, {"v1": [1.0, float("inf")]}, "found 1 of 2 numbers in v1 not finite"),
+        (40, {"v1": None}, "found v1 that is no array of numbers"),
         (4, {}, "differences apart"),
         (10, {}, "found 5 pairs of coalitions for n = 6 players, expected at least 6"),
     ],
@@ -227,7 +253,7 @@ def test_refuses_what_is_no_coalitions_with_values(Z, y, v0, says):
 def test_refuses(m, options, says):
     Z = draw("leverage", 6, m, 2) if m != 10 else np.concatenate([np.eye(6, dtype=bool)[:5], ~np.eye(6, dtype=bool)[:5]])
     with pytest.raises(ValuationError, match=says):
-        hc3(Z, np.zeros(m), 0, 1, **options)
+        hc3(Z, np.zeros(m), **{"v0": 0, "v1": 1} | options)
 
 
 def test_a_game_of_sizes_alone_moves_nothing_between_players():

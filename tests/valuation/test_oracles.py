@@ -11,7 +11,7 @@ from shapiq import ExactComputer
 from apportion.valuation import owen
 from apportion.valuation.coalitions import draw
 from apportion.valuation.semivalues import banzhaf, beta_shapley, semivalue
-from apportion.valuation.shapley import exact, kernelshap, leverage
+from apportion.valuation.shapley import exact, kernelshap, leverage, tree_residual
 
 
 def powers(n):
@@ -49,7 +49,8 @@ def test_shapley_and_banzhaf_values(n):
     values = random_game(n, n)
     shapley, middle = (singles(theirs(values, n, index), n) for index in ("SV", "BV"))
     assert exact(values) == pytest.approx(shapley, abs=1e-8)
-    assert leverage(*all_of(values, n)) == pytest.approx(shapley, abs=1e-8)
+    for estimate in (leverage, tree_residual):
+        assert estimate(*all_of(values, n)) == pytest.approx(shapley, abs=1e-8)
     assert beta_shapley(*all_of(values, n), 1, 1) == pytest.approx(shapley, abs=1e-8)
     assert owen.owen(*all_of(values, n), np.arange(n)) == pytest.approx(shapley, abs=1e-8)
     assert banzhaf(*all_of(values, n)) == pytest.approx(middle, abs=1e-8)
@@ -118,6 +119,7 @@ def planted(Z):
 
 PLANTED_ESTIMATES = {
     "leverage": leverage,
+    "tree_residual": tree_residual,
     "banzhaf": banzhaf,
     "beta (4, 1)": lambda *game: beta_shapley(*game, 4, 1),
     "beta (1, 4)": lambda *game: beta_shapley(*game, 1, 4),

@@ -122,6 +122,17 @@ def test_estimates_follow_relabelling_and_ignore_what_labels_are():
     assert owen(Z, y, 1, 3, 100 - 7 * groups) == pytest.approx(phi, abs=1e-9)
 
 
+@pytest.mark.parametrize("groups", STRUCTURES[3:6])
+def test_all_coalitions_with_some_of_them_repeatedly_are_exact(groups):
+    """A coalition counts once, with the mean of its values."""
+    n, m = len(groups), how_many(groups)
+    values, Z = np.random.default_rng(n).normal(size=2**n), draw(groups, m, 3)
+    rows, apart = np.concatenate([Z, Z[:9], Z[:4], Z[-5:]]), np.zeros(m + 18)
+    apart[[0, m]] = 3.0, -3.0
+    found = owen(rows, looked_up(values, rows) + apart, values[0], values[-1], groups)
+    assert found == pytest.approx(by_orders(values, groups), abs=1e-9)
+
+
 @pytest.mark.parametrize(("groups", "m", "most"), [(np.repeat(range(4), 5), 100, 0.45), (np.repeat(range(3), [10, 2, 8]), 200, 0.3)])
 def test_samples_are_close_and_closer_with_more(groups, m, most):
     medians = []
@@ -136,6 +147,34 @@ def test_samples_are_close_and_closer_with_more(groups, m, most):
         medians.append(np.median(errors))
     assert medians[0] < most
     assert medians[1] < 0.6 * medians[0]
+
+
+def by_random_orders(value, ends, groups, m, rng):
+    """Mean gain over as many orders that tear no group apart as m coalitions pay for."""
+    n, phi, orders = len(groups), np.zeros(len(groups)), m // (len(groups) - 1)
+    for _ in range(orders):
+        order = np.concatenate([rng.permutation(np.flatnonzero(groups == k)) for k in rng.permutation(np.unique(groups))])
+        Z = np.tril(np.ones((n - 1, n), dtype=bool))[:, np.argsort(order)]
+        phi[order] += np.diff(np.concatenate([ends[:1], value(Z), ends[1:]])) / orders
+    return phi
+
+
+@pytest.mark.parametrize(
+    ("groups", "times"), [(np.repeat(range(10), 3), 0.95), (np.repeat(range(20), 2), 0.8), (np.repeat(range(4), 5), 0.9)]
+)
+def test_four_coalitions_a_player_are_worth_more_than_random_orders(groups, times):
+    n, errors = len(groups), []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        g, Z = game(n, rng), draw(groups, 4 * n, seed)
+        truth, ends, noise = in_closed_form(g, groups), g.value([[0] * n, [1] * n]), 0.1 * g.value(Z).std()
+
+        def value(Z, g=g, noise=noise, rng=rng):
+            return g.value(Z) + noise * rng.normal(size=len(Z))
+
+        for phi in (owen(Z, value(Z), *ends, groups), by_random_orders(value, ends, groups, 4 * n, rng)):
+            errors.append(np.linalg.norm(phi - truth) / np.linalg.norm(truth - truth.mean()))
+    assert np.median(errors[::2]) < times * np.median(errors[1::2])
 
 
 def test_the_closed_form_is_the_mean_over_orders():
@@ -221,10 +260,12 @@ GROUPS = [0, 0, 1, 1, 1]
         (lambda Z, y: owen(Z, np.append(y[1:], np.nan), 0, 1, GROUPS), "1 of 18 numbers in y not finite"),
         (lambda Z, y: owen(Z, y[1:], 0, 1, GROUPS), "one value for each row"),
         (lambda Z, y: owen(Z * 0.5, y, 0, 1, GROUPS), "other entries than 0 and 1"),
-        (lambda Z, y: owen(Z, y, np.inf, 1, GROUPS), "v0, v1 not finite"),
+        (lambda Z, y: owen(Z, y, np.inf, 1, GROUPS), "1 of 1 numbers in v0 not finite"),
+        (lambda Z, y: owen(Z, y, 0, [1.0], GROUPS), "found v1 of shape \\(1,\\), expected a number"),
         (lambda Z, y: owen(Z[split(Z, 0)], y[split(Z, 0)], 0, 1, GROUPS), "groups: found no coalitions .* need at least 8 coalitions"),
         (lambda Z, y: owen(Z[~split(Z, 1)], y[~split(Z, 1)], 0, 1, GROUPS), "players of group 1: found no coalitions"),
-        (lambda Z, y: owen(*once(Z), 0, 1, GROUPS), "players of group 1: found m = 9 coalitions that tell 0 differences apart, expected 2"),
+        (lambda Z, y: owen(*once(Z), 0, 1, GROUPS), "players of group 1: found m = 1 coalitions that tell 1 differences apart, expected 2"),
+        (lambda Z, y: owen(*one_part(), 0, 1, [0, 0, 0, 1, 2, 3, 4]), "group 0: found m = 32 coalitions that tell 0 differences apart"),
     ],
 )
 def test_owen_refuses(call, says):
@@ -235,6 +276,15 @@ def test_owen_refuses(call, says):
 def once(Z):
     """One part of group 1 only, again and again."""
     Z = np.vstack([Z[~split(Z, 1)], [[1, 1, 1, 0, 0]] * 9])
+    return Z, np.zeros(len(Z))
+
+
+def one_part():
+    """All coalitions of whole groups, and one part of group 0 with its complement beside all sets of the others, so many that functions of
+    size are fitted, which leaves only rounding of that part."""
+    others = (np.arange(16)[:, None] >> np.arange(4)) & 1 == 1
+    whole = coalitions.draw("leverage", 5, 30, 0)[:, [0, 0, 0, 1, 2, 3, 4]]
+    Z = np.vstack([whole, *(np.insert(others, [0, 0, 0], part, axis=1) for part in ([1, 0, 0], [0, 1, 1]))])
     return Z, np.zeros(len(Z))
 
 

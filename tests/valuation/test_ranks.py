@@ -14,7 +14,7 @@ from apportion.errors import ValuationError
 from apportion.valuation import ranks
 from apportion.valuation.coalitions import draw
 from apportion.valuation.intervals import hc3
-from apportion.valuation.ranks import of_errors, order, rank_statement
+from apportion.valuation.ranks import Common, of_errors, order, rank_statement
 
 steady = settings(derandomize=True, deadline=None, max_examples=40, database=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -95,8 +95,10 @@ def test_what_follows_from_two_statements_is_stated(monkeypatch):
 
 
 def test_a_game_without_noise_is_ordered_but_for_its_ties():
+    """Once all of it is seen: before, nobody knows."""
     a = np.array([3.0, 1.0, 1.0, 2.0, 3.0, 3.0, 0.0])
-    Z = draw("leverage", 7, 40, 0)
+    Z = draw("leverage", 7, 126, 0)
+    assert not order(Z[:124], Z[:124] @ a, 0.0, a.sum()).ahead.any()
     found = order(Z, 1e6 + Z @ a, 1e6, 1e6 + a.sum())
     assert np.array_equal(found.ahead, a[:, None] > a)
     assert found.lowest.tolist() == [1, 5, 5, 4, 1, 1, 7]
@@ -107,8 +109,10 @@ def test_a_game_without_noise_is_ordered_but_for_its_ties():
 
 def test_a_difference_within_rounding_is_none():
     a = np.array([1.0, 1 + 1e-11, 2.0, 3.0, 4.0, 5.0])
-    Z = draw("leverage", 6, 40, 0)
-    assert order(Z, Z @ a, 0.0, a.sum()).ahead[:2, :2].sum() == 0
+    Z = draw("leverage", 6, 62, 0)
+    found = order(Z, Z @ a, 0.0, a.sum()).ahead
+    assert found[:2, :2].sum() == 0
+    assert found[2:, :2].all()
     two = np.array([0.9e-9, 0.0]), np.array([[1e-12], [0.0]]), np.full(2, 9.0)
     assert of_errors(*two).ahead[0, 1]
     assert not of_errors(*two, tie=1e-9).ahead.any()
@@ -118,7 +122,10 @@ def test_no_values_no_order():
     Z = draw("leverage", 6, 40, 0)
     found = order(Z, np.zeros(40), 0.0, 0.0)
     assert not found.ahead.any()
-    assert np.array_equal(found.low, np.zeros(6))
+    assert np.isinf(found.low).all()
+    every = order(draw("leverage", 6, 62, 0), np.zeros(62), 0.0, 0.0)
+    assert not every.ahead.any()
+    assert np.array_equal(every.low, np.zeros(6))
 
 
 def test_players_told_apart_by_one_pair_alone_take_part_in_no_statement():
@@ -126,7 +133,7 @@ def test_players_told_apart_by_one_pair_alone_take_part_in_no_statement():
     Z = np.array([[0, 0, *(int(b) for b in f"{k:03b}")] for k in range(1, 8)] + [[1, 0, 1, 0, 0]], dtype=bool)
     Z = np.concatenate([Z, ~Z])
     a = np.array([9.0, 5.0, 3.0, 2.0, 1.0])
-    found = order(Z, Z @ a, 0.0, a.sum())
+    found = order(Z, Z @ a + 1e-6 * np.random.default_rng(0).normal(size=16), 0.0, a.sum())
     assert not found.ahead[:2].any()
     assert not found.ahead[:, :2].any()
     assert found.ahead[2:, 2:].tolist() == [[False, True, True], [False, False, True], [False, False, False]]
@@ -149,10 +156,27 @@ def test_errors_of_the_ends_count_where_players_share_them_unevenly():
     Z = draw("leverage", 7, 40, 2)
     y = Z @ np.arange(7.0) + 0.2 * rng.normal(size=40)
     uneven, even = Z[:37], Z  # without its complement a row's value counts beside v0
-    certain, open_ = (order(uneven, y[:37], 0.0, 21.0, v0_se=se) for se in (0.0, 1e4))
+    v0, v1 = np.array([-1e4, 0.0, 1e4]), 21 + np.array([-1e4, 1e4])
+    certain, open_ = (order(uneven, y[:37], end, 21.0) for end in (0.0, v0))
     assert 6 * open_.ahead.sum() < certain.ahead.sum()
-    assert np.array_equal(order(even, y, 0.0, 21.0).ahead, order(even, y, 0.0, 21.0, v0_se=1e4, v1_se=1e4).ahead)
-    assert (order(even, y, 0.0, 21.0, v1_se=1e4).high > 1e3).all()
+    assert np.array_equal(order(even, y, 0.0, 21.0).ahead, order(even, y, v0, v1).ahead)
+    assert (order(even, y, 0.0, v1).high > 1e3).all()
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.5, 5.0, 100.0])
+def test_the_band_holds_what_few_seeds_of_the_ends_leave_open(spread):
+    """Credits with independent errors but for the end's, which has two degrees of freedom; simulated from the model itself.
+
+    Of 40,000 trials the band holds .97, .943 at worst (where the end has most of the error) and .95."""
+    n, freedom, trials = 6, 20, 400
+    rng, held = np.random.default_rng(int(spread) + 1), np.empty(trials, dtype=bool)
+    for k in range(trials):
+        phi = rng.normal(size=n) + spread * rng.normal()
+        errors = np.eye(n) * np.sqrt(rng.chisquare(freedom) / freedom)
+        end = np.full((n, 2), [spread * np.sqrt(rng.chisquare(2) / 2), 0.0])
+        found = of_errors(phi, errors, np.full(n, float(freedom)), common=Common(end, np.array([2.0, np.inf])))
+        held[k] = np.all((found.low <= 0) & (found.high >= 0))
+    assert 0.925 < held.mean() < 0.985
 
 
 @pytest.mark.parametrize("where", ["even", "middle"])
@@ -200,8 +224,8 @@ def test_refuses(level):
     Z = draw("leverage", 6, 40, 0)
     with pytest.raises(ValuationError, match="found level"):
         order(Z, np.zeros(40), 0.0, 1.0, level)
-    with pytest.raises(ValuationError, match="found v0_se = -1"):
-        order(Z, np.zeros(40), 0.0, 1.0, v0_se=-1)
+    with pytest.raises(ValuationError, match="found v0 of shape"):
+        order(Z, np.zeros(40), np.zeros((2, 2)), 1.0)
     with pytest.raises(ValuationError, match="in y not finite"):
         order(Z, np.full(40, np.nan), 0.0, 1.0)
 

@@ -198,8 +198,22 @@ def test_constant_values_give_nothing_and_repeated_rows_change_nothing(estimate)
     Z = draw("leverage", 8, 60, 0)
     assert estimate(Z, np.full(60, 0.1), 0.1, 0.1) == pytest.approx(np.zeros(8), abs=1e-12)
     y = np.random.default_rng(0).normal(size=60)
-    twice = estimate(np.repeat(Z, 2, axis=0), np.repeat(y, 2), 0.0, 1.0)
-    assert twice == pytest.approx(estimate(Z, y, 0.0, 1.0), abs=1e-9)
+    for times in (2, np.arange(60) % 3 + 1):
+        repeated = estimate(np.repeat(Z, times, axis=0), np.repeat(y, times), 0.0, 1.0)
+        assert repeated == pytest.approx(estimate(Z, y, 0.0, 1.0), abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_all_coalitions_with_some_of_them_repeatedly_are_exact(n):
+    """A coalition counts once, with the mean of its values."""
+    rng, weights = np.random.default_rng(n), random_weights(n, n)
+    values, Z = rng.normal(size=2**n), every_proper(n)
+    rows, apart = np.concatenate([Z, Z[:4], Z[:2]]), np.zeros(len(Z) + 6)
+    apart[[0, len(Z)]] = 3.0, -3.0
+    game = (rows, looked_up(values, rows) + apart, values[0], values[-1])
+    assert semivalue(*game, weights) == pytest.approx(by_counting(values, n, weights), abs=1e-9)
+    assert banzhaf(*game) == pytest.approx(by_counting(values, n, binomial(n)), abs=1e-9)
+    assert beta_shapley(*game, 1, 1) == pytest.approx(exact(values), abs=1e-9)
 
 
 def test_loo_and_aoi_are_their_definitions():
@@ -281,11 +295,12 @@ ESTIMATES = {
         ([[1, 0, 2], [0, 1, 0]], [1, 2], 0.0, "other entries than 0 and 1"),
         ([[1, 0, 0], [0, 1, 1]], [1, 2, 3], 0.0, "one value for each row"),
         ([[1, 0, 0], [0, 1, 1]], [1, np.nan], 0.0, "1 of 2 numbers in y not finite"),
-        ([[1, 0, 0], [0, 1, 1]], [1, 2], np.nan, "v0, v1 not finite"),
+        ([[1, 0, 0], [0, 1, 1]], [1, 2], np.nan, "1 of 1 numbers in v[01] not finite"),
+        ([[1, 0, 0], [0, 1, 1]], [1, 2], [1.0], "found v[01] of shape \\(1,\\), expected a number"),
     ],
 )
 def test_refuses(name, Z, y, v, says):
-    if name == "datamodel" and "v0" in says:
+    if name == "datamodel" and "v[01]" in says:
         says = "found 2 distinct coalitions, expected at least 3"
     with pytest.raises(ValuationError, match=says):
         ESTIMATES[name](Z, y, v)
@@ -301,6 +316,9 @@ def test_refuses(name, Z, y, v, says):
         (lambda Z, y: beta_shapley(Z, y, 0, 1, 0, 1), "alpha = 0 and beta = 1"),
         (lambda Z, y: beta_shapley(Z, y, 0, 1, 1, np.nan), "beta = nan"),
         (lambda Z, y: beta_shapley(Z, y, 0, 1, 1, np.inf), "beta = inf"),
+        (lambda Z, y: beta_shapley(Z, y, 0, 1, "4", 1), "alpha = '4' and beta = 1, expected two positive numbers"),
+        (lambda Z, y: beta_shapley(Z, y, 0, 1, 4, None), "beta = None"),
+        (lambda Z, y: beta_shapley(Z, y, 0, 1, [4], 1), "alpha = \\[4\\]"),
         (lambda Z, y: banzhaf(np.vstack([Z, Z[:1] | True]), np.append(y, 0), 0, 1), "nobody or of all 6 players"),
         (lambda Z, y: banzhaf(Z[:6], y[:6], 0, 1), "differences apart, expected 5"),
         (lambda Z, y: banzhaf(np.tile(Z[:2], (20, 1)), y, 0, 1), "no coalitions of size"),

@@ -146,15 +146,15 @@ def test_a_look_spends_what_it_may():
     Z = draw("leverage", 8, 80, 0)
     y = Z @ np.arange(8.0) ** 1.5 + 0.3 * rng.normal(size=80)
     gain = float(np.sum(np.arange(8.0) ** 1.5))
-    ends = {"v0_se": 0.1, "v1_se": 0.2}
-    found = look(Z, y, 0.0, gain, [60, 80], 0.9, "pocock", most=160, **ends)
-    low, high = hc3(Z, y, 0.0, gain, levels([60, 80], 0.9, "pocock", most=160)[1], **ends)
+    ends = np.array([-0.2, 0.0, 0.2]), gain + np.array([-0.3, 0.0, 0.3])
+    found = look(Z, y, *ends, [60, 80], 0.9, "pocock", most=160)
+    low, high = hc3(Z, y, *ends, levels([60, 80], 0.9, "pocock", most=160)[1])
     assert np.array_equal([found.low, found.high], [low, high])
-    expected = order(Z, y, 0.0, gain, 1 - spent([60, 80], 0.9, "pocock", most=160)[1], **ends)
+    expected = order(Z, y, *ends, 1 - spent([60, 80], 0.9, "pocock", most=160)[1])
     assert np.array_equal(found.order.ahead, expected.ahead)
     assert expected.ahead.any()
     assert found.order.level == pytest.approx(1 - spent([60, 80], 0.9, "pocock", most=160)[1])
-    assert found.gain == gain
+    assert found.gain == pytest.approx(gain)
     assert all(decide(found, rule, 1).stop for rule in RULES)
 
 

@@ -10,7 +10,7 @@ from random_games import error, game
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import draw, log_probability
-from apportion.valuation.shapley import exact, interactions, kernelshap, leverage, tree_residual
+from apportion.valuation.shapley import _proper, constrained, exact, interactions, kernelshap, leverage, once, tree_residual, weighted
 
 steady = settings(derandomize=True, deadline=None, max_examples=40, database=None)
 seeds = st.integers(0, 2**32 - 1)
@@ -117,6 +117,116 @@ def test_tree_residual_is_closer_than_leverage(n, m, noise, games, times):
     assert ours < {(20, 100): 0.28, (20, 500): 0.1, (50, 200): 0.8}[n, m]
 
 
+def additive_errors(n, m, seed):
+    """Largest error of tree_residual over the spread of the credits in an additive game without noise, and the same of their differences
+    where it turns an order round; None where not even `leverage` tells all players apart."""
+    a, Z = np.random.default_rng(seed).normal(size=n), draw("leverage", n, m, seed)
+    try:
+        assert leverage(Z, Z @ a, 0.0, a.sum()) == pytest.approx(a, abs=1e-8)
+    except ValuationError:
+        return None
+    phi = tree_residual(Z, Z @ a, 0.0, a.sum())
+    gap, found = np.subtract.outer(a, a), np.subtract.outer(phi, phi)
+    return np.abs(phi - a).max() / np.ptp(a), np.max(gap * (gap * found < 0)) / np.ptp(a)
+
+
+@pytest.mark.parametrize(("n", "m", "games"), [(4, 8, 40), (5, 10, 40), (6, 12, 40), (6, 14, 40), (20, 40, 10), (20, 42, 10)])
+def test_an_additive_game_without_noise_is_told_from_as_many_pairs_as_players(n, m, games):
+    errors = np.array([each for seed in range(games) if (each := additive_errors(n, m, seed))])
+    assert len(errors) > 0.7 * games
+    assert np.median(errors[:, 0]) < 0.01
+    assert np.quantile(errors[:, 0], 0.9) < 0.05
+    assert np.quantile(errors[:, 1], 0.9) < 0.01  # who is in the wrong order is next to even
+    assert errors[:, 1].max() < 0.15
+
+
+@pytest.mark.parametrize("off", [0.0, 10.0])
+@pytest.mark.parametrize(
+    ("n", "m", "games"), [(4, 6, 60), (4, 8, 60), (5, 8, 60), (5, 12, 60), (6, 10, 60), (6, 24, 60), (20, 38, 12), (20, 60, 10)]
+)
+def test_few_pairs_are_no_worse_for_tree_residual_than_for_leverage(n, m, games, off):
+    """Median error over games of interactions; also with nobody's value off the scale by standard deviations of the others."""
+    rng, errors = np.random.default_rng(0), []
+    for seed in range(games):
+        g, Z = game(n, rng), draw("leverage", n, m, seed)
+        v, (v0, v1) = g.value(Z), g.value([[0] * n, [1] * n])
+        y, truth = v + 0.1 * v.std() * rng.normal(size=m), g.shapley()
+        try:
+            found = [estimate(Z, y, v0 - off * v.std(), v1) for estimate in (tree_residual, leverage)]
+        except ValuationError:
+            continue
+        errors.append([np.linalg.norm((phi - truth) - (phi - truth).mean()) / np.linalg.norm(truth - truth.mean()) for phi in found])
+    ours, theirs = np.median(errors, axis=0)
+    assert ours < 1.15 * theirs
+    assert ours < 0.8
+
+
+def test_an_offset_of_the_ends_moves_nothing_between_players_where_pairs_outnumber_them():
+    rng = np.random.default_rng(0)
+    for n, m in ((5, 14), (12, 48), (16, 64)):
+        Z = draw("leverage", n, m, 1)
+        y = Z @ rng.normal(size=n) + 3 * Z[:, :3].all(axis=1) + 0.1 * rng.normal(size=m)
+        for estimate in (leverage, tree_residual) if n > 5 else (tree_residual,):
+            phi, moved = estimate(Z, y, 0.0, 1.0), estimate(Z, y, -60.0, 31.0)
+            assert moved - phi == pytest.approx(np.full(n, 90 / n), abs=1e-8)
+
+
+@pytest.mark.parametrize("n", [3, 5, 8])
+def test_all_coalitions_with_some_of_them_repeatedly_are_exact(n):
+    """A coalition counts once, with the mean of its values, whether or not its complement comes as often."""
+    rng = np.random.default_rng(n)
+    values, Z = rng.normal(size=2**n) * 3, every_proper(n)
+    values[0] += 20.0
+    again = np.concatenate([np.arange(len(Z)), rng.integers(0, len(Z), 25)])
+    apart = rng.normal(size=len(again))
+    apart -= (np.bincount(again, weights=apart) / np.bincount(again))[again]  # of no mean for any coalition
+    mixed = rng.permutation(len(again))
+    rows, y = Z[again][mixed], (looked_up(values, Z)[again] + apart)[mixed]
+    for estimate in (leverage, tree_residual, lambda *game: constrained(*game).phi):
+        assert estimate(rows, y, values[0], values[-1]) == pytest.approx(exact(values), abs=1e-8)
+
+
+def test_the_fit_says_of_every_row_what_it_does_also_where_one_comes_repeatedly():
+    """By moving one value at a time."""
+    rng = np.random.default_rng(0)
+    Z = draw("leverage", 6, 40, 0)
+    Z = np.concatenate([Z, Z[:7], Z[:3]])
+    y = rng.normal(size=len(Z))
+    fit = constrained(Z, y, 0.3, 1.5)
+    assert fit.phi == pytest.approx(0.2 + fit.A @ (y - 0.3 - Z.sum(axis=1) * 0.2), abs=1e-12)
+    assert fit.A.sum(axis=0) == pytest.approx(np.zeros(len(Z)), abs=1e-12)
+    for j in (0, 5, 20, 41):
+        moved = constrained(Z, y + (np.arange(len(Z)) == j), 0.3, 1.5)
+        assert moved.phi - fit.phi == pytest.approx(fit.A[:, j], abs=1e-12)
+        assert 1 - (moved.residual - fit.residual)[j] == pytest.approx(fit.leverage[j], abs=1e-12)
+    assert fit.leverage.sum() == pytest.approx(5 + fit.nuisance)
+
+
+REPEATABLE = {"leverage": leverage, "tree_residual": tree_residual}
+
+
+@pytest.mark.parametrize("name", REPEATABLE)
+def test_rows_of_many_that_leave_sizes_out_are_refused(name):
+    """More than a few rows of one or of middle sizes say nothing of the ends, which weigh most."""
+    uniform = draw("uniform", 20, 200, 0)
+    for Z in (draw("datamodel", 20, 100, 0), draw("datamodel", 6, 20, 0), uniform[np.abs(uniform.sum(axis=1) - 10) < 6]):
+        with pytest.raises(ValuationError, match=r"found no coalitions of size 1, .* of the weight, expected at most 0.1"):
+            REPEATABLE[name](Z, Z.sum(axis=1), 0.0, 1.0)
+
+
+@pytest.mark.parametrize("n", [4, 6, 20, 258])
+def test_what_is_left_of_a_leverage_design_is_not_refused(n):
+    """Its first rows, some of its rows, those with or without a player; some repeatedly."""
+    rng = np.random.default_rng(n)
+    for seed in range(12):
+        whole = draw("leverage", n, min(1200, 2**n - 2), seed)
+        some = np.flatnonzero(rng.random(len(whole)) < rng.uniform(0.3, 1))
+        for rows in (whole[: rng.integers(2, len(whole))], whole[rng.permutation(len(whole))], whole[some], whole[rng.choice(some, 300)]):
+            _proper(once(rows, np.zeros(len(rows)))[0])
+        left = whole[~whole[:, 0]][:, 1:]
+        _proper(left[~left.all(axis=1)])
+
+
 def test_tree_residual_does_not_mind_repeated_shuffled_or_broken_pairs():
     rng = np.random.default_rng(0)
     a = rng.normal(size=8)
@@ -143,6 +253,13 @@ def test_neither_names_nor_the_order_of_rows_decide_what_trees_pay():
     assert np.abs(pairs).max() > 1  # trees have something to say
     assert tree_residual(Z[rows][:, order], y[rows], 0.0, v1) == pytest.approx(phi[order], abs=1e-8)
     assert interactions(Z[rows][:, order], y[rows], 0.0, v1) == pytest.approx(pairs[np.ix_(order, order)], abs=1e-8)
+
+
+def test_seeds_of_the_ends_count_by_their_mean():
+    Z = draw("leverage", 6, 30, 0)
+    y = np.random.default_rng(0).normal(size=30)
+    for estimate in (kernelshap, leverage, tree_residual):
+        assert estimate(Z, y, [-1.0, 1.5], [2.0, 3.0, 4.0]) == pytest.approx(estimate(Z, y, 0.25, 3.0), abs=1e-12)
 
 
 @pytest.mark.parametrize("y", [np.ma.masked_less(np.arange(4.0), 1), np.arange(4) + 1j, ["1", "2", "3", "4"], np.arange(4).astype("m8[s]")])
@@ -283,8 +400,10 @@ def test_estimates_are_linear_and_follow_relabelling(seed):
         ([[1, 0, 0], [0, 1, 1]], [1, 2, 3], 0.0, "one value for each row"),
         ([[1, 0, 0], [0, 1, 1]], [1, np.nan], 0.0, "1 of 2 numbers in y not finite"),
         ([[1, 0, 0], [0, 1, 1]], ["one", "two"], 0.0, "no array of numbers"),
-        ([[1, 0, 0], [0, 1, 1]], [1, 2], np.inf, "v0, v1 not finite"),
-        ([[1, 0, 0], [0, 1, 1]], [1, 2], [0.0], "no array of numbers"),
+        ([[1, 0, 0], [0, 1, 1]], [1, 2], np.inf, "1 of 1 numbers in v0 not finite"),
+        ([[1, 0, 0], [0, 1, 1]], [1, 2], [0.0, np.nan], "1 of 2 numbers in v0 not finite"),
+        ([[1, 0, 0], [0, 1, 1]], [1, 2], [0.0], "v0 of shape \\(1,\\), expected a number"),
+        ([[1, 0, 0], [0, 1, 1]], [1, 2], "none", "v0 that is no array of numbers"),
     ],
 )
 def test_refuses(estimate, Z, y, v0, says):
@@ -296,13 +415,17 @@ def test_leverage_says_how_many_coalitions_it_needs():
     Z = draw("leverage", 10, 12, 0)
     with pytest.raises(ValuationError, match=r"found m = 12 coalitions that tell [1-6] differences apart.* at least 18"):
         leverage(Z, np.zeros(12), 0, 1)
+    Z = draw("leverage", 9, 40, 0)[:, [0, *range(9)]]
+    with pytest.raises(ValuationError, match=r"tell 8 differences apart, expected 9 for n = 10 players: take another seed or more of them"):
+        leverage(Z, np.zeros(40), 0, 1)
 
 
-def test_leverage_refuses_one_pair_repeated_often_enough_to_afford_functions_of_size():
+def test_one_pair_that_comes_often_enough_to_afford_functions_of_size_tells_nobody_apart():
     """Taking those out leaves only rounding of the pair, which is no difference between players."""
-    Z = np.tile([[1, 0, 0], [0, 1, 1]], (6, 1))
+    Z = np.tile(np.array([[1, 0, 0], [0, 1, 1]], dtype=bool), (6, 1))
     with pytest.raises(ValuationError, match="found m = 12 coalitions that tell 0 differences apart, expected 2"):
-        leverage(Z, np.arange(12.0), 0, 1)
+        weighted(Z, np.arange(12.0), 0.0, 1.0, np.ones(12))
+    assert leverage(Z, np.tile([1.0, 0.0], 6), 0, 1) == pytest.approx(leverage(Z[:2], [1.0, 0.0], 0, 1), abs=1e-12)
 
 
 def test_refuses_what_only_one_estimator_cannot_use():

@@ -5,7 +5,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from apportion.errors import ValuationError
-from apportion.valuation.shapley import checked
+from apportion.valuation.inputs import checked
 
 Array = NDArray[np.float64]
 

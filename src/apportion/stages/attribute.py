@@ -16,6 +16,7 @@ from apportion.records import CREDITS, Credit, Credits, Endpoint, Followup, Inte
 from apportion.stages.estimates import METHODS, Array, Estimate, Paired, Rows, Sample
 from apportion.stages.round import ENDPOINT_SEEDS, Round
 from apportion.valuation import intervals, multifidelity, sequential, shapley
+from apportion.valuation.inputs import ends
 
 SURE = 2.0
 """Standard errors that v1 - v0 is off 0 by before it is divided into shares."""
@@ -53,10 +54,10 @@ def credit(round: Round) -> Credits:
     return Credits(
         round=round.id,
         credits=tuple(credits),
-        v0={name: s.v0 for name, s in samples.items()},
-        v1={name: s.v1 for name, s in samples.items()},
-        exact_v0={name: p.v0 for name, p in paired.items()},
-        exact_v1={name: p.v1 for name, p in paired.items()},
+        v0={name: endpoint(s.v0) for name, s in samples.items()},
+        v1={name: endpoint(s.v1) for name, s in samples.items()},
+        exact_v0={name: endpoint(p.v0) for name, p in paired.items()},
+        exact_v1={name: endpoint(p.v1) for name, p in paired.items()},
         coalitions=len(samples[names[0]].Z),
         level=round.config.valuation.level,
         covers=_covers(round, samples[names[0]]),
@@ -71,14 +72,15 @@ def sample(round: Round, name: str) -> Sample:
     valuation = round.config.valuation
     rows = {purpose: _rows(round, name, purpose) for purpose in SAMPLED}
     (Z, y), exact = rows["design"], rows["exact"]
-    v0 = _stated(round, name) or endpoint(rows["v0"][1])
+    stated = valuation.stated_v0.get(name)
+    v0 = rows["v0"][1] if stated is None else np.array(stated)
     paired = None
     if valuation.exact:
-        ends = _stated(round, name) or endpoint(_rows(round, name, "exact_v0")[1]), endpoint(_rows(round, name, "exact_v1")[1])
-        paired = Paired(*exact, y[: len(exact[1])], *ends)
+        exact_v0 = _rows(round, name, "exact_v0")[1] if stated is None else v0
+        paired = Paired(*exact, y[: len(exact[1])], exact_v0, _rows(round, name, "exact_v1")[1])
     looks = tuple(valuation.stop.looks[: round.plan.look + 1]) if valuation.stop else ()
     sign = -1 if PROPERTIES[name].higher_is_better is False else 1
-    return Sample(Z, y, v0, endpoint(rows["v1"][1]), valuation.level, sign, valuation, rows, paired, looks)
+    return Sample(Z, y, v0, rows["v1"][1], valuation.level, sign, valuation, rows, paired, looks)
 
 
 def _rows(round: Round, name: str, purpose: Purpose) -> Rows:
@@ -89,7 +91,7 @@ def _rows(round: Round, name: str, purpose: Purpose) -> Rows:
 
 def _credits(round: Round, name: str, method: Method, s: Sample, found: Estimate) -> Iterator[Credit]:
     v0, v1 = (s.paired.v0, s.paired.v1) if found.exact and s.paired else (s.v0, s.v1)
-    gain, noise = v1.mean - v0.mean, math.hypot(v0.se, v1.se)
+    shared = ends(v0, v1)
     order = s.measured.look.order if found.interval == "leverage" and s.measured else None
     for i, contributor in enumerate(round.manifest.names):
         phi = float(found.phi[i])
@@ -105,7 +107,7 @@ def _credits(round: Round, name: str, method: Method, s: Sample, found: Estimate
             interval=found.interval,
             best=int(order.lowest[i]) if order else None,
             worst=int(order.highest[i]) if order else None,
-            share=phi / gain if found.shared and abs(gain) > SURE * noise else None,
+            share=phi / shared.gain if found.shared and abs(shared.gain) > SURE * math.sqrt(shared.variance.sum()) else None,
         )
 
 
@@ -130,21 +132,15 @@ def _covers(round: Round, s: Sample) -> dict[str, str]:
     if round.config.valuation.design == "leverage":
         found["leverage"] = intervals.covers(m, n, method, every=m == 2**n - 2)
     if s.paired:
-        k, enough = len(s.paired.Z), intervals.RANKING_ONLY_BELOW * n
-        few = f"ranking only ({k} retrained coalitions for {n} players, expected at least {enough}): " if k < enough else ""
         once = "; at this look alone, whatever the others showed" if round.config.valuation.stop else ""
-        found["multifidelity"] = (
-            f"{few}a player's Shapley value in the game of retraining, each player alone, from {k} retrained coalitions with the help "
-            f"of {m} of {method}; so few draw credits towards each other, which intervals allow for on average over players and not for "
-            f"the one who stands out most, above all where the cheap game does not see why{once}"
-        )
+        found["multifidelity"] = multifidelity.covers(len(s.paired.Z), m, n, method) + once
     return found
 
 
 def _interactions(round: Round, name: str, s: Sample) -> Iterator[Interaction]:
     if not s.valuation.interactions:
         return
-    found = shapley.interactions(s.Z, s.y, s.v0.mean, s.v1.mean)
+    found = shapley.interactions(s.Z, s.y, s.v0, s.v1)
     who = round.manifest.names
     for i, j in combinations(range(len(who)), 2):
         yield Interaction(property=name, one=who[i], other=who[j], value=float(found[i, j]))
@@ -170,13 +166,10 @@ def _finite(bound: Array | None, i: int) -> float | None:
 
 
 def endpoint(values: Array) -> Endpoint:
-    """Mean and standard error of values over seeds."""
+    """Mean and standard error of values over seeds; a stated one, (), has neither seeds nor an error."""
+    if values.ndim == 0:
+        return Endpoint(mean=float(values), se=0.0, seeds=0, stated=True)
     return Endpoint(mean=float(values.mean()), se=float(values.std(ddof=1) / np.sqrt(len(values))), seeds=len(values))
-
-
-def _stated(round: Round, name: str) -> Endpoint | None:
-    stated = round.config.valuation.stated_v0.get(name)
-    return None if stated is None else Endpoint(mean=stated, se=0.0, seeds=0, stated=True)
 
 
 def goodness(name: str, phi: Array) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apportion.config import Method, Valuation
-from apportion.records import Endpoint, Purpose
+from apportion.records import Purpose
 from apportion.valuation import intervals, multifidelity, ranks, semivalues, sequential, shapley
 
 Array = NDArray[np.float64]
@@ -18,26 +18,27 @@ Rows = tuple[NDArray[np.bool_], Array]
 @dataclass(frozen=True)
 class Paired:
     """Coalitions Z (k, n) that were retrained as well: values y (k,) by retraining and y_cheap (k,) in the cheap game, and retraining's
-    ends."""
+    values of nobody and everybody, as in `Sample`."""
 
     Z: NDArray[np.bool_]
     y: Array
     y_cheap: Array
-    v0: Endpoint
-    v1: Endpoint
+    v0: Array
+    v1: Array
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the methods see of one property: coalitions Z (m, n), their values y (m,), and the endpoints.
+    """What the methods see of one property: coalitions Z (m, n), their values y (m,), and those of nobody and of everybody by their seeds,
+    v0 and v1 (seeds,); a stated v0 is a number, ().
 
     sign: -1 where less of the property is better, so that "ahead" means a contribution. rows: coalitions and values that only some
     methods need, by purpose. looks: how many coalitions each look so far was at, this one last, where rounds are topped up."""
 
     Z: NDArray[np.bool_]
     y: Array
-    v0: Endpoint
-    v1: Endpoint
+    v0: Array
+    v1: Array
     level: float
     sign: int
     valuation: Valuation
@@ -50,20 +51,19 @@ class Sample:
         """Intervals and order from the `leverage` fit, None for two contributors, of whom nothing is left to judge by."""
         if self.Z.shape[1] < intervals.FEWEST:
             return None
-        y, v0, v1 = self.sign * self.y, self.sign * self.v0.mean, self.sign * self.v1.mean
-        se = intervals.standard_errors(self.Z, y, v0, v1, v0_se=self.v0.se, v1_se=self.v1.se)[1]
+        y, v0, v1 = self.sign * self.y, self.sign * self.v0, self.sign * self.v1
+        se = intervals.standard_errors(self.Z, y, v0, v1)[1]
         look = self._look(y, v0, v1)
         low, high = (look.low, look.high) if self.sign > 0 else (-look.high, -look.low)
         return Measured(se, low, high, look)
 
-    def _look(self, y: Array, v0: float, v1: float) -> sequential.Look:
+    def _look(self, y: Array, v0: Array, v1: Array) -> sequential.Look:
         """One look is a plain interval: nothing was spent before."""
-        stop, v0_se, v1_se = self.valuation.stop, self.v0.se, self.v1.se
+        stop = self.valuation.stop
         if stop is not None:
-            most = stop.looks[-1]
-            return sequential.look(self.Z, y, v0, v1, self.looks, self.level, stop.spending, most=most, v0_se=v0_se, v1_se=v1_se)
-        low, high = intervals.hc3(self.Z, y, v0, v1, self.level, v0_se=v0_se, v1_se=v1_se)
-        return sequential.Look(low, high, ranks.order(self.Z, y, v0, v1, self.level, v0_se=v0_se, v1_se=v1_se), v1 - v0)
+            return sequential.look(self.Z, y, v0, v1, self.looks, self.level, stop.spending, most=stop.looks[-1])
+        low, high = intervals.hc3(self.Z, y, v0, v1, self.level)
+        return sequential.Look(low, high, ranks.order(self.Z, y, v0, v1, self.level), float(v1.mean() - v0.mean()))
 
 
 @dataclass(frozen=True)
@@ -97,43 +97,42 @@ def _with_interval(phi: Array, s: Sample) -> Estimate:
 
 
 def tree_residual(s: Sample) -> Estimate:
-    return _with_interval(shapley.tree_residual(s.Z, s.y, s.v0.mean, s.v1.mean), s)
+    return _with_interval(shapley.tree_residual(s.Z, s.y, s.v0, s.v1), s)
 
 
 def leverage(s: Sample) -> Estimate:
-    return _with_interval(shapley.leverage(s.Z, s.y, s.v0.mean, s.v1.mean), s)
+    return _with_interval(shapley.leverage(s.Z, s.y, s.v0, s.v1), s)
 
 
 def kernelshap(s: Sample) -> Estimate:
-    return Estimate(shapley.kernelshap(s.Z, s.y, s.v0.mean, s.v1.mean))
+    return Estimate(shapley.kernelshap(s.Z, s.y, s.v0, s.v1))
 
 
 def combined(s: Sample) -> Estimate:
     assert s.paired is not None  # Valuation refuses the method without `exact`
     e = s.paired
-    ends = (e.v0.mean, e.v1.mean)
-    found = multifidelity.combine(s.Z, s.y, e.Z, e.y, e.y_cheap, *ends, s.level, v0_se=e.v0.se, v1_se=e.v1.se)
+    found = multifidelity.combine(s.Z, s.y, e.Z, e.y, e.y_cheap, e.v0, e.v1, s.level)
     return Estimate(found.phi, found.se, found.low, found.high, "multifidelity", exact=True)
 
 
 def banzhaf(s: Sample) -> Estimate:
-    return Estimate(semivalues.banzhaf(s.Z, s.y, s.v0.mean, s.v1.mean), shared=False)
+    return Estimate(semivalues.banzhaf(s.Z, s.y, s.v0, s.v1), shared=False)
 
 
 def beta_shapley(s: Sample) -> Estimate:
-    return Estimate(semivalues.beta_shapley(s.Z, s.y, s.v0.mean, s.v1.mean, *s.valuation.beta), shared=False)
+    return Estimate(semivalues.beta_shapley(s.Z, s.y, s.v0, s.v1, *s.valuation.beta), shared=False)
 
 
 def loo(s: Sample) -> Estimate:
     """Against everybody with the very seed of the others: what the noise of one seed does to all of them alike cancels."""
     Z, y = s.rows["loo"]
-    return Estimate(semivalues.loo(Z, y, s.rows["v1"][1][0]), shared=False)
+    return Estimate(semivalues.loo(Z, y, s.v1[0]), shared=False)
 
 
 def aoi(s: Sample) -> Estimate:
     """As `loo`; a stated value of nobody has no seed."""
     Z, y = s.rows["aoi"]
-    return Estimate(semivalues.aoi(Z, y, s.v0.mean if s.v0.stated else s.rows["v0"][1][0]), shared=False)
+    return Estimate(semivalues.aoi(Z, y, s.v0 if s.v0.ndim == 0 else s.v0[0]), shared=False)
 
 
 def datamodel(s: Sample) -> Estimate:

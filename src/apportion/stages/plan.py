@@ -305,7 +305,7 @@ def _check_parts(config: Config, Z: NDArray[np.bool_]) -> None:
             _carries(Z, float(levels[0]))
         with _refused(n, "change valuation.stop.target"):
             sequential.check(valuation.stop.rule, valuation.stop.target, n)
-    y = np.random.default_rng(0).standard_normal((3, len(Z)))  # of which nothing is alike, as of values that are measured
+    y = _measured(2, len(Z))
     with _refused(n, "change valuation.coalitions, the first of valuation.stop.looks, or valuation.methods"):
         if "banzhaf" in valuation.chosen:
             semivalues.banzhaf(Z, y[0], 0.0, 1.0)
@@ -325,6 +325,11 @@ def _check_parts(config: Config, Z: NDArray[np.bool_]) -> None:
             shapley.interactions(Z, y[0], 0.0, 1.0)
 
 
+def _measured(k: int, m: int) -> NDArray[np.float64]:
+    """Stand-ins (k, m) for values that are measured, of which nothing is alike and none fits a model exactly."""
+    return np.random.default_rng(0).standard_normal((k, m))
+
+
 def _enough(where: str, asked: int, there: int) -> None:
     if asked > there:
         raise ValuationError(f"found {asked} coalitions {where}, expected at most the {there} there are")
@@ -334,11 +339,11 @@ def _carries(Z: NDArray[np.bool_], level: float) -> None:
     """Raises ValuationError where coalitions of the leverage design tell not all contributors apart or leave one without an interval.
 
     Credits of all proper coalitions are exact: those of two contributors are published without an interval."""
-    nothing = np.zeros(len(Z))
-    shapley.leverage(Z, nothing, 0.0, 0.0)
+    y = _measured(1, len(Z))[0]
+    shapley.leverage(Z, y, 0.0, 0.0)
     if Z.shape[1] < intervals.FEWEST:
         return
-    low, _ = intervals.hc3(Z, nothing, 0.0, 0.0, level)
+    low, _ = intervals.hc3(Z, y, 0.0, 0.0, level)
     if not np.isfinite(low).all():
         raise ValuationError("found contributors told apart by a single pair of coalitions, so with no interval")
 

@@ -10,42 +10,40 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector, pairs, size_shares
-from apportion.valuation.shapley import Fit, checked, constrained
+from apportion.valuation.inputs import Ends, checked, ends, reach, share
+from apportion.valuation.shapley import Fit, constrained, once
 
 FEWEST = 3  # two have a single pair of coalitions, which nothing is left to judge by
 RANKING_ONLY_BELOW = 4  # coalitions per player
+NOTHING = 1e-10  # of the largest value: a smaller residual is rounding
 ALONE = 1e-8  # what the hat matrix leaves of a pair that fits itself exactly
 BLOCK = 1024  # pairs of coalitions whose part of the hat matrix is held at once
 
 
-def hc3(
-    Z: ArrayLike, y: ArrayLike, v0: float, v1: float, level: float = 0.95, *, v0_se: float = 0.0, v1_se: float = 0.0
-) -> tuple[Vector, Vector]:
+def hc3(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, level: float = 0.95) -> tuple[Vector, Vector]:
     """(low, high), each (n,): an interval of each player's Shapley value in the game that gave y, centred on `shapley.leverage`.
 
-    Z (m, n) from the `leverage` design, y (m,), v0 and v1 as there; v0_se and v1_se are the standard errors of their means.
-    Each interval stands alone: it is no simultaneous band (`ranks.order` has one). A row whose complement is missing counts as
-    a pair by itself. Wider than need be in two cases: near-exhaustive designs, as no credit is given for having left few
-    coalitions unseen, and noisy v0 and v1, as their error also enters the residuals.
-    A player whom only a single pair tells apart from another gets (-inf, inf): nothing is left to judge that pair by.
+    Z (m, n) from the `leverage` design, y (m,); v0 and v1 are numbers, taken as known, or the values of their seeds (seeds,), whose
+    spread then widens the intervals, by Student's t with the degrees of freedom of so few: two seeds of a noisy end cost much width.
+    Each interval stands alone: it is no simultaneous band (`ranks.order` has one). A coalition whose complement is missing counts
+    as a pair by itself, and one that comes in several rows counts once, with their mean. Wider than need be in near-exhaustive
+    designs: no credit is given for having left few coalitions unseen.
+    Unknown, (-inf, inf), is the error of a player whom only a single pair tells apart from another, and of everybody where the fit
+    misses nothing of any value: that is no noise to judge by, unless all proper coalitions are there and there is nothing else to see.
     Raises ValuationError for bad input and for fewer pairs than players."""
-    if not 0 < level < 1:
-        raise ValuationError(f"found level = {level}, expected a number between 0 and 1")
-    phi, se, spare = standard_errors(Z, y, v0, v1, v0_se=v0_se, v1_se=v1_se)
-    half = student.ppf(0.5 + level / 2, spare) * se
-    return phi - half, phi + half
-
-
-def standard_errors(
-    Z: ArrayLike, y: ArrayLike, v0: float, v1: float, *, v0_se: float = 0.0, v1_se: float = 0.0
-) -> tuple[Vector, Vector, Vector]:
-    """Credits, their standard errors and their degrees of freedom, (n,) each: what `hc3` makes intervals of. Raises as it does."""
+    level = share("level", level)
     found = jackknife(Z, y, v0, v1)
-    return found.phi, np.sqrt(np.sum(found.errors(v0_se, v1_se) ** 2, axis=1)), found.spare
+    half = reach(level, found.variance(), found.spare, found.of_ends(), found.ends.spare)
+    return found.phi - half, found.phi + half
+
+
+def standard_errors(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> tuple[Vector, Vector]:
+    """Credits and their standard errors, (n,) each: what `hc3` makes intervals of. Raises as it does."""
+    found = jackknife(Z, y, v0, v1)
+    return found.phi, np.sqrt(found.variance() + found.of_ends().sum(axis=1))
 
 
 class Jackknife(NamedTuple):
@@ -53,26 +51,33 @@ class Jackknife(NamedTuple):
 
     phi: Vector  # (n,) credits of `shapley.leverage`
     shift: Vector  # (n, pairs) each pair's error in each credit; infinite where nothing would be left to tell it by
-    pair: NDArray[np.intp]  # (m,) which pair each row is of, 0..pairs-1
-    by_v0: Vector  # (n,) derivative of the credits by v0
-    by_v1: Vector  # (n,) and by v1
-    spare: Vector  # (n,) degrees of freedom of each credit's standard error, from 1 to the pairs less what is fitted to them
+    pair: NDArray[np.intp]  # (k,) which pair each coalition is of, 0..pairs-1; one that comes in several rows counts once
+    spare: Vector  # (n,) degrees of freedom that the pairs leave each credit, from 1 to the pairs less what is fitted to them
+    slopes: Vector  # (n, 2) derivatives of the credits by v0 and by v1
+    ends: Ends
 
-    def errors(self, v0_se: float, v1_se: float) -> Vector:
-        """(n, pairs + 2): independent sources of error in the credits, with the endpoints' beside the pairs'; e e' is the covariance.
+    def variance(self) -> Vector:
+        """Of each credit (n,), from the pairs."""
+        return np.asarray(np.sum(self.shift**2, axis=1), dtype=np.float64)
 
-        Raises ValuationError unless both are finite standard errors."""
-        if not (0 <= v0_se < np.inf and 0 <= v1_se < np.inf):
-            raise ValuationError(f"found v0_se = {v0_se} and v1_se = {v1_se}, expected finite standard errors of 0 or more")
-        return np.column_stack([self.shift, self.by_v0 * v0_se, self.by_v1 * v1_se])
+    def of_ends(self) -> Vector:
+        """Variance of each credit from v0 and from v1, (n, 2)."""
+        return np.asarray(self.slopes**2 * self.ends.variance, dtype=np.float64)
 
 
-def jackknife(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Jackknife:
+def jackknife(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Jackknife:
     """The `leverage` fit and the errors of its credits. Raises ValuationError for bad input and for fewer pairs than players."""
-    fit = constrained(Z, y, v0, v1)
-    rows, _ = checked(Z, y)
-    shift, pair, spare = _by_pair(rows, fit)
-    return Jackknife(fit.phi, shift, pair, *_slopes(rows, fit), spare)
+    rows, values = once(*checked(Z, y))
+    found = ends(v0, v1)
+    fit = constrained(rows, values, found.v0, found.v1)
+    shift, pair, spare = _by_pair(rows, fit, NOTHING * float(np.abs([*values, *found[:2]]).max()))
+    return Jackknife(fit.phi, shift, pair, spare, _slopes(rows, fit), found)
+
+
+def exhaustive(rows: Coalitions) -> bool:
+    """Whether all proper coalitions are among the rows (m, n)."""
+    m, n = rows.shape
+    return bool(m >= 2**n - 2 and len(np.unique(rows, axis=0)) == 2**n - 2)
 
 
 def covers(m: int, n: int, method: str, *, every: bool = False) -> str:
@@ -102,11 +107,12 @@ def _covers_noise(m: int, n: int, method: str) -> str:
     )
 
 
-def _by_pair(rows: Coalitions, fit: Fit) -> tuple[Vector, NDArray[np.intp], Vector]:
+def _by_pair(rows: Coalitions, fit: Fit, nothing: float) -> tuple[Vector, NDArray[np.intp], Vector]:
     """The error that each pair leaves in each credit (n, pairs), the pair of each row (m,), and the degrees of freedom (n,).
 
-    The rows of a pair are u and -u after the constraint, with one weight. Their block of the hat matrix is therefore
-    h ss' with s the signs, whose only eigenvalue off zero is h times the number of rows: inverting 1 - H is a division."""
+    The rows of a pair are u and -u after the constraint, with one weight. Their block of the hat matrix is therefore h ss' with s
+    the signs, whose only eigenvalue off zero is h times the number of rows: inverting 1 - H is a division. A residual of at most
+    `nothing` is none."""
     sign = np.where(rows[:, 0], 1.0, -1.0)
     first, pair = pairs(rows)
     n = rows.shape[1]
@@ -118,8 +124,9 @@ def _by_pair(rows: Coalitions, fit: Fit) -> tuple[Vector, NDArray[np.intp], Vect
     kept = 1.0 - fit.leverage[first] * count
     alone = (kept < ALONE) & (np.abs(A) > 1e-6 * np.abs(A).max())
     kept = np.maximum(kept, ALONE)
-    missed = np.bincount(pair, weights=sign * fit.residual) / np.sqrt(kept)
-    shift = np.where(alone, np.inf, A * (sign[first] * missed))
+    missed = np.bincount(pair, weights=sign * fit.residual)
+    unknown = alone | (np.abs(missed).max() <= nothing and not exhaustive(rows))
+    shift = np.where(unknown, np.inf, A * (sign[first] * missed / np.sqrt(kept)))
     return shift, pair, _degrees_of_freedom(rows[first], count, kept, A, fit.nuisance)
 
 
@@ -144,7 +151,7 @@ def _degrees_of_freedom(rows: Coalitions, count: NDArray[np.intp], kept: Vector,
     return np.maximum(np.divide((part @ kept) ** 2, square, out=np.ones(n), where=told), 1.0)
 
 
-def _slopes(rows: Coalitions, fit: Fit) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Derivatives of the credits by v0 and by v1, (n,) each, from phi = d/n + A (y - v0 - d size/n), d = v1 - v0."""
+def _slopes(rows: Coalitions, fit: Fit) -> Vector:
+    """Derivatives of the credits by v0 and by v1, (n, 2), from phi = d/n + A (y - v0 - d size/n), d = v1 - v0."""
     by_gain = (1.0 - fit.A @ rows.sum(axis=1)) / rows.shape[1]
-    return -by_gain - fit.A.sum(axis=1), by_gain
+    return np.column_stack([-by_gain - fit.A.sum(axis=1), by_gain])

@@ -17,8 +17,9 @@ from scipy.stats import ncf
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector, log_choose, size_shares, whole
-from apportion.valuation.multifidelity import Combined, Pairs, assisted, checked_ends, following, interval, log_kernel
-from apportion.valuation.shapley import checked
+from apportion.valuation.inputs import Ends, boolean, checked, ends, finite, share
+from apportion.valuation.intervals import RANKING_ONLY_BELOW
+from apportion.valuation.multifidelity import Combined, Pairs, assisted, following, interval, log_kernel
 
 EVALUATE, EVERYONE = -1, -2
 MOST_JOINED = 4  # the coalitions without any old player alone are 2**(joined + 1) - 3 evaluations
@@ -47,7 +48,7 @@ def first(Z: ArrayLike) -> Design:
     """The design of a first round, from rows of `coalitions.draw("leverage", ...)` or the first of them, all of them valued.
 
     Raises ValuationError unless each coalition is followed by its complement."""
-    rows, _ = checked(Z, np.zeros(np.shape(Z)[:1]))
+    rows = boolean(Z)
     m, n = rows.shape
     if m % 2 or not np.array_equal(rows[0::2], ~rows[1::2]):
         raise ValuationError(f"found {m} rows not in complementary pairs, expected each coalition followed by its complement ('leverage')")
@@ -128,6 +129,8 @@ def drop(before: Design, left: Sequence[int]) -> Design:
     their order. The value of all of them, v1 of the sub-game, is not in the design, but may be among the rows before.
     Raises ValuationError for a player that is not there, or if fewer than two remain."""
     n = before.Z.shape[1]
+    if isinstance(left, str) or np.ndim(left) != 1:
+        raise ValuationError(f"found left = {left!r}, expected a list of players")
     gone = sorted({whole("left", i) for i in left})
     if not gone or gone[0] < 0 or gone[-1] >= n or n - len(gone) < 2:
         raise ValuationError(f"found left = {list(left)}, expected players from 0 to {n - 1}, with at least two remaining")
@@ -151,15 +154,15 @@ def drop(before: Design, left: Sequence[int]) -> Design:
     return Design(Z, source, np.full(len(times), -1), np.array(list(times.values())), log_expected)
 
 
-def filled(design: Design, y_before: ArrayLike, v1_before: float, evaluated: ArrayLike) -> Vector:
+def filled(design: Design, y_before: ArrayLike, v1_before: ArrayLike, evaluated: ArrayLike) -> Vector:
     """Values of all rows of `design`: old ones, v1 of the round before, and `evaluated`, in the order of the rows to be evaluated."""
-    y, new = (np.asarray(values, dtype=np.float64) for values in (y_before, evaluated))
+    y, new = finite("y_before", y_before), finite("evaluated", evaluated)
     todo = np.flatnonzero(design.source == EVALUATE)
     if new.shape != todo.shape:
         raise ValuationError(f"found {new.shape} new values, expected ({len(todo)},): one for each row whose source is EVALUATE")
     if y.ndim != 1 or len(y) <= design.source.max(initial=-1):
         raise ValuationError(f"found y_before of shape {y.shape}, expected one value for each row of the design before")
-    out = np.where(design.source == EVERYONE, v1_before, np.append(y, 0.0)[np.maximum(design.source, EVALUATE)])
+    out = np.where(design.source == EVERYONE, ends(0.0, v1_before).v1, np.append(y, 0.0)[np.maximum(design.source, EVALUATE)])
     out[todo] = new
     return np.asarray(out, dtype=np.float64)
 
@@ -169,47 +172,57 @@ class Round(NamedTuple):
 
     design: Design
     y: ArrayLike  # (2 pairs,)
-    v1: float
+    v1: ArrayLike  # a number, or the values of its seeds (seeds,)
 
 
-def credits(rounds: Sequence[Round], v0: float, level: float = 0.95, *, v0_se: float = 0.0, v1_se: float = 0.0) -> Combined:
+def credits(rounds: Sequence[Round], v0: ArrayLike, level: float = 0.95) -> Combined:
     """Credits of the last round's players from all rounds: the first one's design by `first` or `drop`, each other one by `extend`.
 
     Each round's credits follow those of the round before, which rest on more pairs (`multifidelity.following`). v0 is the value of
-    nobody; v0_se and v1_se are the standard errors of it and of the last v1. All values must come from one game: for fine-tuning,
-    from one base model, else see `bridge`. With one round: credits of that alone. All coalitions give exact credits.
+    nobody, and the last v1's errors count with its own, as in `intervals.hc3`. All values must come from one game: for fine-tuning,
+    from one base model, else see `bridge`. With one round: credits of that alone. All coalitions give exact credits. For what intervals
+    cover see `covers`; like those of `multifidelity.combine` they are about estimates of their own, and hold the credit.
     Raises ValuationError for bad input and fewer than 8 pairs in a round."""
     if not rounds:
         raise ValuationError("found no rounds, expected at least one")
-    ends = checked_ends(v0, rounds[-1].v1, v0_se, v1_se, level)
+    level, all_ends = share("level", level), [ends(v0, round.v1) for round in rounds]
     pairs, odd = _odd(rounds[0])
     found = assisted(pairs, odd)
     found = found.known() if len(rounds) > 1 else found
-    for before, now in pairwise(rounds):
+    for (before, now), old_ends in zip(pairwise(rounds), all_ends, strict=False):
         n = before.design.Z.shape[1]
-        old = found._replace(phi=found.phi - found.phi.mean() + (before.v1 - v0) / n)  # newcomers have no share in the old gain
-        x = _before(now.design, before, odd, v0)
+        old = found._replace(phi=found.phi - found.phi.mean() + old_ends.gain / n)  # newcomers have no share in the old gain
+        x = _before(now.design, before, odd, old_ends)
         pairs, odd = _odd(now)
         found = following(pairs, odd, x, old, now.design.parent, pairs.S.shape[1] - n)
-    return interval(found, *ends)
+    return interval(found, all_ends[-1], level)
+
+
+def covers(k: int, m: int, n: int, method: str) -> str:
+    """In words, for reports: what an interval of `credits` covers, from k coalitions of the n players of now and m of the round before."""
+    enough = min(RANKING_ONLY_BELOW * n, 2**n - 2)
+    few = f"ranking only ({k} coalitions for {n} players, expected at least {enough}): " if k < enough else ""
+    return (
+        f"{few}a player's Shapley value in the {method} game of all {n} players, each player taken alone, newcomers and those whose "
+        f"worth a newcomer changes as well, over the draw of coalitions and the noise of their evaluation, from {k} coalitions of them "
+        f"with the help of {m} of the round before, as long as the values of those still hold; not how far that game is from retraining"
+    )
 
 
 def _odd(now: Round) -> tuple[Pairs, Vector]:
     """A round's pairs and their odd parts."""
     _, y = checked(now.design.Z, now.y)
-    if not np.isfinite(now.v1):
-        raise ValuationError(f"found v1 = {now.v1}, expected a finite number")
     pairs = now.design.pairs()
     return pairs, pairs.odd(y)
 
 
-def _before(design: Design, before: Round, odd: Vector, v0: float) -> Vector:
+def _before(design: Design, before: Round, odd: Vector, its_ends: Ends) -> Vector:
     """The odd part of each pair in the game before, where the newcomers change nothing: nobody less everybody without a parent."""
     n, parent = before.design.Z.shape[1], design.parent
     old = np.vstack([before.design.Z[0::2], np.zeros((1, n), dtype=bool)])
     if design.Z.shape[1] <= n or parent.max() >= len(odd) or not np.array_equal(design.Z[0::2, :n], old[parent]):
         raise ValuationError(f"found a design of {design.Z.shape[1]} players that does not extend the one before it, expected that")
-    return np.append(odd, (v0 - before.v1) / 2)[parent]
+    return np.append(odd, -its_ends.gain / 2)[parent]
 
 
 # --- do old values still hold?
@@ -226,24 +239,24 @@ class Bridge(NamedTuple):
     reason: str
 
 
-def bridge(Z: ArrayLike, before: ArrayLike, again: ArrayLike, phi: ArrayLike, alpha: float = 0.05) -> Bridge:
-    """Test a few old coalitions, valued again under the conditions of today, for drift: mean, slope in size, slope in credits.
+def bridge(Z: ArrayLike, before: ArrayLike, again: ArrayLike, alpha: float = 0.05) -> Bridge:
+    """Test a few old coalitions, valued again under the conditions of today, for drift: mean, slope in size, slope in value.
 
-    Z (b, n) the coalitions, `before` and `again` (b,) their values, phi (n,) the credits of the round before. The changes are
-    regressed on a constant, on size and on the coalition's credits less its share by size; F tests all three together. What is
-    left over is the noise it is judged by, so a drift unlike all three is taken for noise and not found: this cannot clear a
+    Z (b, n) the coalitions, `before` and `again` (b,) their values, of as many seeds and images. The changes are regressed on a
+    constant, on size and on the mean of both values; F tests all three together. The noise of a mean is not that of the
+    change as long as both values have as much of it (Pitman 1939, Morgan 1939); that of the old values alone, or of credits
+    fitted to them, is, and would raise up to six times the alarms. A noise that has grown or shrunk is drift, too.
+    What is left over is the noise it is judged by, so a drift unlike all three is taken for noise and not found: this cannot clear a
     game, only convict it. The smallest shift of all values that it finds in four cases of five (`detectable`) is about 2.5 s with 8
     bridges, 2.0 s with 10, 1.2 s with 20 and .9 s with 30, noise of either value having SD s: few bridges find gross drift only.
-    Source: partial F test of linear regression. Raises ValuationError for bad input, fewer than 8 bridges or no spread in size."""
+    Source: partial F test of linear regression. Raises ValuationError for bad input or fewer than 8 bridges."""
     rows, old = checked(Z, before)
     _, new = checked(rows, again)
-    credit = np.asarray(phi, dtype=np.float64)
-    if credit.shape != rows.shape[1:] or not np.isfinite(credit).all():
-        raise ValuationError(f"found phi of shape {credit.shape}, expected ({rows.shape[1]},) finite credits")
-    if len(rows) < FEWEST_BRIDGES or not 0 < alpha < 1:
-        raise ValuationError(f"found {len(rows)} bridges at alpha = {alpha}, expected at least {FEWEST_BRIDGES} and 0 < alpha < 1")
-    change, size = new - old, rows.sum(axis=1)
-    X = np.column_stack([np.ones(len(rows)), size - size.mean(), rows @ (credit - credit.mean())])
+    alpha = share("alpha", alpha)
+    if len(rows) < FEWEST_BRIDGES:
+        raise ValuationError(f"found {len(rows)} bridges, expected at least {FEWEST_BRIDGES}")
+    change, size, both = new - old, rows.sum(axis=1), (new + old) / 2
+    X = np.column_stack([np.ones(len(rows)), size - size.mean(), both - both.mean()])
     axes, scale, _ = np.linalg.svd(X / np.maximum(np.linalg.norm(X, axis=0), np.finfo(float).tiny), full_matrices=False)
     axes = axes[:, scale > 1e-8 * scale[0]]
     q, rest = axes.shape[1], len(rows) - axes.shape[1]

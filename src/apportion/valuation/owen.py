@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from apportion.errors import ValuationError
 from apportion.valuation import coalitions
 from apportion.valuation.coalitions import MAX_CELLS, Coalitions, Vector, choose, in_turn, level, size_shares, subsets, whole
-from apportion.valuation.shapley import checked, constrained, ends, proper_sizes, weighted
+from apportion.valuation.inputs import checked, ends, proper_sizes
+from apportion.valuation.shapley import constrained, once, weighted
 
 Whole = NDArray[np.intp]
 
@@ -43,16 +44,16 @@ def draw(groups: ArrayLike, m: int, seed: int) -> Coalitions:
     return np.stack([first, ~first], axis=1).reshape(m, n)
 
 
-def owen(Z: ArrayLike, y: ArrayLike, v0: float, v1: float, groups: ArrayLike) -> Vector:
+def owen(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, groups: ArrayLike) -> Vector:
     """Owen values (n,): each player's mean gain over all orders of arrival that tear no group apart; they sum to v1 - v0.
 
     Z (m, n) rows of `draw` for these groups, in any order; groups (n,) as there; y (m,), v0, v1 as in `shapley.leverage`.
     The groups share v1 - v0 by `shapley.leverage` of the coalitions of whole groups. The players of a group share what it gets
     by the same fit to the coalitions with part of it, less what the whole groups in them get. With one group, or with every
-    player alone, that is `shapley.leverage`. All coalitions of this form, once each, give the exact values.
+    player alone, that is `shapley.leverage`. All coalitions of this form give the exact values; one in several rows counts once.
     Raises ValuationError for bad input, for rows with part of two groups, and when the rows cannot tell all players apart."""
-    rows, y = checked(Z, y)
-    v0, v1 = ends(v0, v1)
+    rows, y = once(*checked(Z, y))
+    v0, v1 = ends(v0, v1)[:2]
     proper_sizes(rows)
     labels, of, members = _grouped(groups)
     if len(of) != rows.shape[1]:
@@ -104,18 +105,25 @@ def _whole_groups(of: Whole, pairs: int, seed: int) -> Coalitions:
 def _with_part_of(group: int, of: Whole, members: Whole, pairs: int, seed: int) -> Coalitions:
     """The first of each pair for the game within a group, bool (pairs, n).
 
-    Parts of the group are as in `leverage`, none a second time before each has come once, so that few rows tell its players
-    apart. The other groups beside a part are their own design: as many of one number as of another, no set of them twice."""
+    Parts of the group are as in `leverage`, none a second time before each has come once, so that few rows tell its players apart. As
+    many in turn as it has players, none of more than half of them, come beside the same other groups: what those are worth then
+    cancels between its players. Two players have one part, which comes beside all groups that were not there next. For each part
+    as many of one number of other groups come as of another, no set of them twice."""
     g, b = len(members), int(members[group])
     rng = np.random.default_rng([seed, 1 + group])
     parts = coalitions.draw("leverage", b, 2 * min(pairs, 2 ** (b - 1) - 1), int(rng.integers(2**63)))[::2]
+    parts ^= 2 * parts.sum(axis=1, keepdims=True) > b
     order, shift = rng.permutation(g), rng.random()
     rows = np.empty((pairs, len(of)), dtype=bool)
-    for i, part in enumerate(parts):
-        at = np.arange(i, pairs, len(parts))
-        others = _others(g - 1, at.size, (order + i) / g + shift, [seed, 1 + group, i])
-        rows[at] = np.insert(others, group, False, axis=1)[:, of]
-        rows[at[:, None], np.flatnonzero(of == group)] = part
+    for k in range(0, len(parts), b):
+        beside = _others(g - 1, -(-pairs // len(parts)), (order + k // b) / g + shift, [seed, 1 + group, k])
+        if b == 2 and g > 1:
+            half = beside[np.sort(coalitions.pairs(beside)[0])]
+            beside = np.stack([half, ~half], axis=1).reshape(-1, g - 1)
+        for i in range(k, min(k + b, len(parts))):
+            at = np.arange(i, pairs, len(parts))
+            rows[at] = np.insert(beside[: at.size], group, False, axis=1)[:, of]
+            rows[at[:, None], np.flatnonzero(of == group)] = parts[i]
     return rows
 
 

@@ -2,19 +2,21 @@
 
 None of them shares v1 - v0 out: they do NOT sum to it, so label them where they are shown."""
 
+from numbers import Real
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import betabinom, binom
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector
-from apportion.valuation.shapley import checked, ends, finite, proper_sizes, weighted
+from apportion.valuation.inputs import checked, ends, finite, proper_sizes
+from apportion.valuation.shapley import once, refuse_unseen, weighted
 
-UNSEEN = 0.1  # of a semivalue's weight, at most, may lie on sizes without a coalition
 PENALTIES = np.logspace(-8, 3, 45)  # of `datamodel`, as multiples of the largest squared singular value
 
 
-def semivalue(Z: ArrayLike, y: ArrayLike, v0: float, v1: float, weights: ArrayLike) -> Vector:
+def semivalue(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, weights: ArrayLike) -> Vector:
     """Semivalues (n,): each player's mean gain on joining a coalition of s others, weights[s] of the mean lying on size s.
 
     weights (n,), s = 0..n-1, sums to one: uniform for Shapley values, where `shapley.leverage` is the estimate to use.
@@ -24,15 +26,16 @@ def semivalue(Z: ArrayLike, y: ArrayLike, v0: float, v1: float, weights: ArrayLi
     With p[s] = weights[s] / C(n-1, s), differences between players are those of least squares over all coalitions with
     p[s-1] + p[s] as the weight of size s. These can leave few rows of the sample to fit by, so the fit is made with the mean of
     theirs and the Shapley weights, and what it does not explain is then added by its weighted mean (a difference estimator).
-    The mean of all players is the mean step between the mean values of neighbouring sizes. Rows are weighted within their size
-    by how many they are, so the design need not be told. Source: Dubey, Neyman & Weber 1981 for the values.
+    The mean of all players is the mean step between the mean values of neighbouring sizes. Coalitions are weighted within their size
+    by how many they are, so the design need not be told; one that comes in several rows counts once, with their mean.
+    Source: Dubey, Neyman & Weber 1981 for the values.
     Raises ValuationError for bad input, for sizes without rows that hold over a tenth of the weight, and when the rows cannot
     tell all players apart."""
-    rows, y = checked(Z, y)
-    v0, v1 = ends(v0, v1)
+    rows, y = once(*checked(Z, y))
+    v0, v1 = ends(v0, v1)[:2]
     n, size, p = rows.shape[1], proper_sizes(rows), _shares(weights, rows.shape[1])
-    count = np.bincount(size, minlength=n + 1)[1:n]
-    _refuse_unseen(count, p)
+    s, count = np.arange(1, n), np.bincount(size, minlength=n + 1)[1:n]
+    refuse_unseen(s[count == 0], (_per_size(p) * s * (n - s) / (n * (n - 1)))[count == 0])  # of weights that sum to one
     own, shapley = (_per_size(q) / np.maximum(count, 1) for q in (p, np.full(n, 1 / n)))
     fit = weighted(rows, y, v0, v1, ((own + shapley) / 2)[size - 1], even=2)
     U = rows - size[:, None] / n
@@ -41,7 +44,7 @@ def semivalue(Z: ArrayLike, y: ArrayLike, v0: float, v1: float, weights: ArrayLi
     return np.asarray(phi + p @ np.diff(_by_size(size, y - U @ phi, v0, v1, n)), dtype=np.float64)
 
 
-def banzhaf(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Vector:
+def banzhaf(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Vector:
     """Banzhaf values (n,): each player's mean gain over all coalitions of the others, all equally likely.
 
     They lean on middle sizes, where the cheap game is most faithful (METHODS.md §10). Arguments and errors as in `semivalue`."""
@@ -50,34 +53,34 @@ def banzhaf(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Vector:
     return semivalue(rows, y, v0, v1, binom.pmf(np.arange(n), n - 1, 0.5))
 
 
-def beta_shapley(Z: ArrayLike, y: ArrayLike, v0: float, v1: float, alpha: float, beta: float) -> Vector:
+def beta_shapley(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, alpha: float, beta: float) -> Vector:
     """Beta(alpha, beta)-Shapley values (n,): a coalition of s others weighs B(s + beta, n-1-s + alpha) / B(alpha, beta).
 
     In words: every other player is there with one chance, drawn from Beta(beta, alpha). So alpha > beta leans on small coalitions
     (16, 1: "does a little data help"), beta > alpha on large ones, and (1, 1) gives Shapley values.
     Arguments and errors as in `semivalue`; alpha and beta are positive. Source: Kwon & Zou 2022, "Beta Shapley", equation 5."""
     rows, y = checked(Z, y)
-    if not (0 < alpha < np.inf and 0 < beta < np.inf):
-        raise ValuationError(f"found alpha = {alpha} and beta = {beta}, expected two positive numbers")
+    if not all(isinstance(value, Real) and 0 < value < np.inf for value in (alpha, beta)):
+        raise ValuationError(f"found alpha = {alpha!r} and beta = {beta!r}, expected two positive numbers")
     n = rows.shape[1]
     return semivalue(rows, y, v0, v1, betabinom.pmf(np.arange(n), n - 1, beta, alpha))
 
 
-def loo(Z: ArrayLike, y: ArrayLike, v1: float) -> Vector:
+def loo(Z: ArrayLike, y: ArrayLike, v1: ArrayLike) -> Vector:
     """Leave-one-out credits (n,): v1 less the value of everybody but the player, the mean of it where that row comes repeatedly.
 
     Uses the rows of size n-1 and no others. Raises ValuationError for bad input and names the players whose row is missing."""
     rows, y = checked(Z, y)
-    _, v1 = ends(0.0, v1)
+    v1 = ends(0.0, v1).v1
     return v1 - _mean_for_each(~rows, y, "everybody but the player")
 
 
-def aoi(Z: ArrayLike, y: ArrayLike, v0: float) -> Vector:
+def aoi(Z: ArrayLike, y: ArrayLike, v0: ArrayLike) -> Vector:
     """Add-one-in credits (n,): the value of the player alone less v0, the mean of it where that row comes repeatedly.
 
     Uses the rows of size 1 and no others. Raises ValuationError for bad input and names the players whose row is missing."""
     rows, y = checked(Z, y)
-    v0, _ = ends(v0, 0.0)
+    v0 = ends(v0, 0.0).v0
     return _mean_for_each(rows, y, "the player alone") - v0
 
 
@@ -113,18 +116,6 @@ def _per_size(p: Vector) -> Vector:
     """C(n, s) (p_{s-1} + p_s), the weight of all coalitions of size s = 1..n-1 together, (n-1,); p_s is p[s] for one coalition."""
     s = np.arange(1, len(p))
     return np.asarray(len(p) * (p[:-1] / s + p[1:] / (len(p) - s)), dtype=np.float64)
-
-
-def _refuse_unseen(count: NDArray[np.intp], p: Vector) -> None:
-    n, s = len(p), np.arange(1, len(p))
-    mass = _per_size(p) * s * (n - s) / (n * (n - 1))  # sums to one
-    missed = s[(count == 0) & (mass > 0)]
-    if mass[missed - 1].sum() > UNSEEN:
-        sizes = ", ".join(map(str, missed[:8])) + (", …" if len(missed) > 8 else "")
-        raise ValuationError(
-            f"found no coalitions of size {sizes}, which hold {mass[missed - 1].sum():.2f} of the weight, expected at most {UNSEEN}: "
-            "draw them by a design that reaches all sizes (leverage)"
-        )
 
 
 def _by_size(size: NDArray[np.intp], y: Vector, v0: float, v1: float, n: int) -> Vector:

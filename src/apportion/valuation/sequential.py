@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Vector
+from apportion.valuation.inputs import ends, share
 from apportion.valuation.intervals import hc3
 from apportion.valuation.ranks import Order, order
 
@@ -46,9 +47,7 @@ def spent(looks: Sequence[int], level: float = 0.95, spending: str = "obrien_fle
     Raises ValuationError for an unknown spending function, a level outside 0..1 and looks that do not increase up to `most`."""
     if spending not in SPENDING:
         raise ValuationError(f"found spending = {spending!r}, expected one of {', '.join(SPENDING)}")
-    if not 0 < level < 1:
-        raise ValuationError(f"found level = {level}, expected a number between 0 and 1")
-    return np.diff(SPENDING[spending](_shares(looks, most), 1 - level), prepend=0.0)
+    return np.diff(SPENDING[spending](_shares(looks, most), 1 - share("level", level)), prepend=0.0)
 
 
 def levels(looks: Sequence[int], level: float = 0.95, spending: str = "obrien_fleming", *, most: int | None = None) -> Vector:
@@ -78,22 +77,20 @@ class Decision(NamedTuple):
 def look(
     Z: ArrayLike,
     y: ArrayLike,
-    v0: float,
-    v1: float,
+    v0: ArrayLike,
+    v1: ArrayLike,
     looks: Sequence[int],
     level: float = 0.95,
     spending: str = "obrien_fleming",
     *,
     most: int,
-    v0_se: float = 0.0,
-    v1_se: float = 0.0,
 ) -> Look:
     """Intervals and order from the coalitions so far, at what the last of `looks`, which is this one, may spend.
 
     Arguments and errors as in `intervals.hc3` and `spent`."""
     nominal, chance = levels(looks, level, spending, most=most)[-1], spent(looks, level, spending, most=most)[-1]
-    low, high = hc3(Z, y, v0, v1, float(nominal), v0_se=v0_se, v1_se=v1_se)
-    return Look(low, high, order(Z, y, v0, v1, float(min(1 - chance, CERTAIN)), v0_se=v0_se, v1_se=v1_se), v1 - v0)
+    low, high = hc3(Z, y, v0, v1, float(nominal))
+    return Look(low, high, order(Z, y, v0, v1, float(min(1 - chance, CERTAIN))), ends(v0, v1).gain)
 
 
 def decide(look: Look, rule: str, target: float) -> Decision:

@@ -1,14 +1,15 @@
 """Shapley values from coalition values: METHODS.md §3, after KernelSHAP and Leverage SHAP."""
 
 from math import comb
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betaln
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import Coalitions, Vector, size_shares
+from apportion.valuation.coalitions import Coalitions, Vector, distinct, size_shares
+from apportion.valuation.inputs import checked, ends, finite, proper_sizes
 from apportion.valuation.odd_ridge import Pairs, fit, grouped
 from apportion.valuation.trees import CrossFit, cross_fit
 
@@ -16,17 +17,20 @@ MAX_EXACT = 20  # two to the twenty values; beyond it exact enumeration is a mis
 RANK_TOLERANCE = 1e-10
 FOLDS = 5
 FEWEST_FOR_TREES = 20  # pairs; fewer never told the trees anything
+UNSEEN = 0.1  # of the kernel's weight, at most, may lie on sizes without a coalition where EXPECTED should have come
+EXPECTED = 8  # coalitions of a size or of its complements' size: however many rows were lost, some of so many are left
 
 
-def kernelshap(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Vector:
+def kernelshap(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Vector:
     """Credits (n,) by the paper's estimator: least squares on rows drawn by `shapley_kernel`, constrained to sum to v1 - v0.
 
-    Z (m, n) coalitions, y (m,) their values, v0 and v1 the values of nobody and of everybody, all in units of the property.
+    Z (m, n) coalitions, y (m,) their values, v0 and v1 the values of nobody and of everybody, each a number or the values
+    of its seeds (seeds,), of which the mean counts; all in units of the property.
     The rows carry equal weight because the design already has the kernel as its distribution. A rank-deficient Z is solved
     with the pseudo-inverse, as in the paper: the credits then are the smallest that fit.
     Source: METHODS.md §3. Raises ValuationError for input that is not as stated."""
     rows, y = checked(Z, y)
-    v0, v1 = ends(v0, v1)
+    v0, v1 = ends(v0, v1)[:2]
     if not rows.any():
         raise ValuationError(f"found {len(rows)} empty coalitions, expected at least one with a player in it")
     X = rows.astype(np.float64)
@@ -36,53 +40,58 @@ def kernelshap(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Vector:
     return np.asarray(free - ones * ((free.sum() - v1 + v0) / ones.sum()), dtype=np.float64)
 
 
-def leverage(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Vector:
+def leverage(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Vector:
     """Credits (n,) by constrained weighted least squares on rows drawn by `leverage`; they sum to v1 - v0.
 
-    Each row weighs its Shapley kernel over its probability in the design, so the weighted rows stand for all coalitions, and
-    the exhaustive design gives the exact values. Fewer rows than players cannot tell them apart: the credits then are those nearest
-    to equal shares that fit, as in `kernelshap`, good for a ranking at most, and no interval is given for them.
+    Each coalition weighs its Shapley kernel over its probability in the design, so the weighted coalitions stand for all, and
+    the exhaustive design gives the exact values. One that comes in several rows counts once, with their mean. Fewer than there are
+    players cannot tell them apart: the credits then are those nearest to equal shares that fit, as in `kernelshap`, good for a ranking
+    at most, and no interval is given for them.
     Arguments and units as in `kernelshap`. Source: METHODS.md §3; Musco & Witter 2025. Raises ValuationError for bad input, for an
-    empty or full coalition among the rows, and when as many rows as players or more do not tell all players apart."""
-    if np.ndim(Z) == 2 and np.shape(Z)[0] < np.shape(Z)[1]:
-        return _smallest(Z, y, v0, v1)
-    return constrained(Z, y, v0, v1).phi
+    empty or full coalition among the rows, for many rows of which none have sizes that matter, which no draw of `leverage` gives,
+    and when as many coalitions as players or more do not tell all players apart."""
+    rows, y = once(*checked(Z, y))
+    v0, v1 = ends(v0, v1)[:2]
+    w = _importance(rows)
+    return _smallest(rows, y, v0, v1, w) if len(rows) < rows.shape[1] else weighted(rows, y, v0, v1, w).phi
 
 
-def tree_residual(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Vector:
+def tree_residual(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Vector:
     """Credits (n,), the closest that are known from few coalitions; they sum to v1 - v0. For intervals see `intervals.hc3`.
 
     Boosted trees stand in for the game, cross-fitted with folds of pairs, and the ridge of `odd_ridge` for what they leave. The
     trees count for as much as they add to what that ridge predicts of pairs left out, often nothing. What neither explains of
     the coalitions seen counts for the share of all coalitions that were seen, so that the exhaustive design gives the exact values.
+    With no more pairs than players v1 - v0 tells of differences too, as in `leverage`, unless it lies far off the scale of the pairs;
+    with more, an offset of v0 or v1 moves nothing between players. A coalition that comes in several rows counts once, with their mean.
     Arguments and units as in `kernelshap`; rows from `leverage`, whose complements tell the odd part; others are worth less.
     Source: METHODS.md §3; Witter, Liu & Musco 2025 (regression-adjusted Monte Carlo estimators).
-    Raises ValuationError for bad input and for an empty or full coalition among the rows."""
-    rows, y = checked(Z, y)
-    v0, v1 = ends(v0, v1)
-    proper_sizes(rows)
-    seen = grouped(rows)
+    Raises ValuationError for bad input, for an empty or full coalition among the rows, and for sizes without rows as `leverage` does."""
+    rows, y = once(*checked(Z, y))
+    v0, v1 = ends(v0, v1)[:2]
+    _proper(rows)
+    seen, n = grouped(rows), rows.shape[1]
     t = seen.odd(y)
-    trees = _trees(rows, y, seen, (v1 - v0) / rows.shape[1])
-    rest = t - trees.predicted
-    ridge = fit(seen.sign, rest)
-    unexplained = t - trees.fitted - (rest - ridge.residual(rest))
-    phi = trees.phi + ridge.credits(rest) + _imputed(seen.sign > 0, unexplained)
-    return np.asarray(phi + (v1 - v0 - phi.sum()) / phi.size, dtype=np.float64)
+    everybody = (v1 - v0) / 2 if len(t) <= n else None
+    trees = _trees(rows, y, seen, everybody)
+    ridge = fit(seen.sign, t - trees.predicted, None if everybody is None else everybody - trees.phi.sum() / 2)
+    unexplained = ridge.residual + trees.predicted - trees.fitted
+    phi = trees.phi + ridge.credits + _imputed(seen.sign > 0, unexplained)
+    return np.asarray(phi + (v1 - v0 - phi.sum()) / n, dtype=np.float64)
 
 
-def interactions(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Vector:
+def interactions(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Vector:
     """Shapley interaction indices of all pairs (n, n) as boosted trees have them: which players stand in for each other (below 0) or
     need each other (above 0). A point estimate from a stand-in for the game, without an interval: label it so.
 
     Arguments and errors as in `tree_residual`; too few pairs of coalitions for trees are refused."""
-    rows, y = checked(Z, y)
-    v0, v1 = ends(v0, v1)
-    proper_sizes(rows)
+    rows, y = once(*checked(Z, y))
+    ends(v0, v1)
+    _proper(rows)
     seen = grouped(rows)
     if (p := len(seen.sign)) < FEWEST_FOR_TREES:
         raise ValuationError(f"found {p} pairs of coalitions, expected at least {FEWEST_FOR_TREES} for trees: draw more coalitions (m)")
-    return _grown(rows, y, seen, (v1 - v0) / rows.shape[1]).forest.interactions(rows.shape[1])
+    return _grown(rows, y, seen).forest.interactions(rows.shape[1])
 
 
 def exact(values: ArrayLike) -> Vector:
@@ -110,15 +119,15 @@ class Trees(NamedTuple):
     fitted: Vector  # (p,) and by all trees
 
 
-def _trees(rows: Coalitions, y: Vector, seen: Pairs, equal: float) -> Trees:
+def _trees(rows: Coalitions, y: Vector, seen: Pairs, everybody: float | None) -> Trees:
     """The trees' worth is the slope of what the ridge misses of pairs left out on what it misses of the trees' predictions: of what
     they add to it. It is drawn towards 0 by its own error (the positive part of 1 - 1/t²): trees that only fit noise get nothing."""
     t, nothing = seen.odd(y), Trees(np.zeros(rows.shape[1]), np.zeros(len(seen.sign)), np.zeros(len(seen.sign)))
     if len(t) < FEWEST_FOR_TREES:
         return nothing
-    grown, ridge = _grown(rows, y, seen, equal), fit(seen.sign, t)
-    predicted = seen.odd(grown.predicted)
-    missed, added = ridge.left_out(t), ridge.left_out(predicted)
+    grown, ridge = _grown(rows, y, seen), fit(seen.sign, t, everybody)
+    phi, predicted = grown.forest.shapley(rows.shape[1]), seen.odd(grown.predicted)
+    missed, added = ridge.left_out(t, everybody or 0.0), ridge.left_out(predicted, phi.sum() / 2)
     power = added @ added
     if power <= RANK_TOLERANCE * (missed @ missed):
         return nothing
@@ -127,19 +136,24 @@ def _trees(rows: Coalitions, y: Vector, seen: Pairs, equal: float) -> Trees:
     if slope <= error:
         return nothing
     worth = slope * (1 - (error / slope) ** 2)
-    return Trees(worth * grown.forest.shapley(rows.shape[1]), worth * predicted, worth * seen.odd(grown.fitted))
+    return Trees(worth * phi, worth * predicted, worth * seen.odd(grown.fitted))
 
 
-def _grown(rows: Coalitions, y: Vector, seen: Pairs, equal: float) -> CrossFit:
+def _grown(rows: Coalitions, y: Vector, seen: Pairs) -> CrossFit:
     """Trees for what the credits of the ridge, fitted without each fold, leave of the values.
 
-    Folds are by the size of odd parts, in turn: neither the names of players nor the order of rows decides what they are paid."""
-    t = seen.odd(y)
+    What the credits sum to is read off the pairs as well, from odd functions of size, so that no value of nobody off the scale is
+    left to the trees. Folds are by the size of odd parts, in turn: neither the names of players nor the order of rows decides what they
+    are paid."""
+    t, n = seen.odd(y), rows.shape[1]
     fold = np.empty(len(t), dtype=np.intp)
     fold[np.argsort(np.abs(t), kind="stable")] = np.arange(len(t)) % FOLDS
-    main = np.empty((FOLDS, rows.shape[1]))
+    of_size = seen.sign.mean(axis=1)[:, None] ** np.array([1, 3])
+    main = np.empty((FOLDS, n))
     for k in range(FOLDS):
-        main[k] = equal + fit(seen.sign[fold != k], t[fold != k]).credits(t[fold != k])
+        sign, odd = seen.sign[fold != k], t[fold != k]
+        half = np.linalg.lstsq(of_size[fold != k], odd, rcond=None)[0].sum()
+        main[k] = 2 * half / n + fit(sign, odd).credits
     return cross_fit(rows, y, fold[seen.of], main)
 
 
@@ -165,28 +179,60 @@ class Fit(NamedTuple):
     nuisance: int
 
 
-def _smallest(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Vector:
-    """The least squares of `constrained` for fewer rows than players, in memory that the rows take and no square of the players."""
+def once(rows: Coalitions, y: Vector) -> tuple[Coalitions, Vector]:
+    """Each coalition of rows (m, n) once, (k, n), and the mean of its values y (m,), (k,)."""
+    first, of = distinct(rows)
+    return rows[first], np.bincount(of, weights=y) / np.bincount(of)
+
+
+def constrained(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Fit:
+    """The fit behind `leverage`, with what an interval needs of it. Raises as `leverage` does.
+
+    k rows of one coalition have a k-th of its weight each, and so of its part in A and of its leverage."""
     rows, y = checked(Z, y)
-    v0, v1 = ends(v0, v1)
-    size = proper_sizes(rows)
-    root, equal = np.sqrt(_importance(size, *rows.shape)), (v1 - v0) / rows.shape[1]
-    U = (rows - size[:, None] / rows.shape[1]) * root[:, None]
+    v0, v1 = ends(v0, v1)[:2]
+    first, of = distinct(rows)
+    times = np.bincount(of)
+    means = np.bincount(of, weights=y) / times
+    fit = weighted(rows[first], means, v0, v1, _importance(rows[first]))
+    part = (1.0 / times)[of]
+    return fit._replace(A=fit.A[:, of] * part, leverage=fit.leverage[of] * part, residual=fit.residual[of] + y - means[of])
+
+
+def _smallest(rows: Coalitions, y: Vector, v0: float, v1: float, w: Vector) -> Vector:
+    """The least squares of `weighted` for fewer rows than players, in memory that the rows take and no square of the players."""
+    n, size = rows.shape[1], rows.sum(axis=1)
+    root, equal = np.sqrt(w), (v1 - v0) / n
+    U = (rows - size[:, None] / n) * root[:, None]
     inverse = np.linalg.pinv(U @ U.T, rcond=RANK_TOLERANCE, hermitian=True)
     return np.asarray(equal + U.T @ (inverse @ (root * (y - v0 - size * equal))), dtype=np.float64)
 
 
-def constrained(Z: ArrayLike, y: ArrayLike, v0: float, v1: float) -> Fit:
-    """The fit behind `leverage`, with what an interval needs of it. Raises as `leverage` does."""
-    rows, y = checked(Z, y)
-    v0, v1 = ends(v0, v1)
-    return weighted(rows, y, v0, v1, _importance(proper_sizes(rows), *rows.shape))
-
-
-def _importance(size: NDArray[np.intp], m: int, n: int) -> Vector:
-    """Shapley kernel over the probability in the `leverage` design, (m,): how much a row of this size stands for."""
+def _importance(rows: Coalitions) -> Vector:
+    """Shapley kernel over the probability in the `leverage` design, (m,): how much a row stands for where none comes twice."""
+    m, n = rows.shape
+    _proper(rows)
     drawn = np.maximum(size_shares("leverage", n, m), np.finfo(float).tiny)
-    return np.asarray((size_shares("shapley_kernel", n, m) / drawn)[size], dtype=np.float64)
+    return np.asarray((size_shares("shapley_kernel", n, m) / drawn)[rows.sum(axis=1)], dtype=np.float64)
+
+
+def _proper(rows: Coalitions) -> None:
+    """Raises ValuationError for nobody or everybody among the rows, (m, n) none twice, and for sizes that so many rows of `leverage`
+    would have: it gives every size of pairs its share to within about one pair. Prefixes and rows with partners lost have some still."""
+    size, (m, n) = proper_sizes(rows), rows.shape
+    count = np.bincount(size, minlength=n + 1)
+    missed = np.flatnonzero((count + count[::-1] == 0) & (2 * m * size_shares("leverage", n, m) >= EXPECTED))
+    refuse_unseen(missed, size_shares("shapley_kernel", n, m)[missed])
+
+
+def refuse_unseen(sizes: NDArray[np.intp], weight: Vector) -> None:
+    """Raises ValuationError where sizes (k,) of which there are no coalitions hold over a tenth of the weight, theirs being (k,)."""
+    if (total := weight.sum()) > UNSEEN:
+        weighty = sizes[weight > 0].tolist()
+        raise ValuationError(
+            f"found no coalitions of size {', '.join(map(str, weighty[:8]))}{', …' if len(weighty) > 8 else ''}, which hold {total:.2f} "
+            f"of the weight, expected at most {UNSEEN}: draw them by a design that reaches all sizes (leverage)"
+        )
 
 
 def weighted(rows: Coalitions, y: Vector, v0: float, v1: float, w: Vector, even: int = 0) -> Fit:
@@ -222,50 +268,6 @@ def _of_size_alone(size: NDArray[np.intp], n: int, w: Vector, even: int) -> Vect
     return np.asarray(axes[:, scale > RANK_TOLERANCE * scale[:1]] / np.sqrt(w)[:, None], dtype=np.float64)
 
 
-def checked(Z: ArrayLike, y: ArrayLike) -> tuple[Coalitions, Vector]:
-    """Z as bool (m, n) and y as finite floats (m,), or a ValuationError that says what is wrong."""
-    raw = np.asarray(Z)
-    if raw.ndim != 2 or raw.shape[0] < 1 or raw.shape[1] < 2:
-        raise ValuationError(f"found Z of shape {raw.shape}, expected (m, n): m >= 1 coalitions of n >= 2 players")
-    if raw.dtype.kind not in "biuf" or (raw.dtype.kind != "b" and not np.all((raw == 0) | (raw == 1))):
-        raise ValuationError(f"found Z of {raw.dtype} with other entries than 0 and 1, expected booleans")
-    values = finite("y", y)
-    if values.shape != raw.shape[:1]:
-        raise ValuationError(f"found y of shape {values.shape}, expected ({raw.shape[0]},): one value for each row of Z")
-    return raw.astype(bool), values
-
-
-def proper_sizes(rows: Coalitions) -> NDArray[np.intp]:
-    """Players in each row (m,), or a ValuationError where that is nobody or everybody."""
-    n, size = rows.shape[1], rows.sum(axis=1)
-    if np.any((size == 0) | (size == n)):
-        raise ValuationError(f"found a coalition of nobody or of all {n} players among the rows; those two values are v0 and v1")
-    return np.asarray(size, dtype=np.intp)
-
-
-def ends(v0: float, v1: float) -> tuple[float, float]:
-    """v0 and v1 as finite numbers, or a ValuationError."""
-    both = finite("v0, v1", [v0, v1])
-    if both.shape != (2,):
-        raise ValuationError(f"found v0, v1 of shape {both.shape}, expected two single numbers")
-    return float(both[0]), float(both[1])
-
-
-def finite(name: str, values: Any) -> Vector:
-    """The values as an array of finite floats, or a ValuationError that names them."""
-    try:
-        raw = np.asanyarray(values)
-        if raw.dtype.kind not in "biuf" or np.ma.is_masked(raw):
-            raise TypeError
-        array = np.asarray(raw, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValuationError(f"found {name} that is no array of numbers, expected finite real numbers, none of them masked") from None
-    bad = np.count_nonzero(~np.isfinite(array))
-    if bad:
-        raise ValuationError(f"found {bad} of {array.size} numbers in {name} not finite, expected all finite")
-    return array
-
-
 def _inverse(gram: NDArray[np.float64], rank: int, m: int, floor: float) -> Vector:
     """Inverse of a Gram matrix on its range, which must have exactly the rank that identifies every player.
 
@@ -276,6 +278,6 @@ def _inverse(gram: NDArray[np.float64], rank: int, m: int, floor: float) -> Vect
         n = len(gram)
         raise ValuationError(
             f"found m = {m} coalitions that tell {kept.sum()} differences apart, expected {rank} for n = {n} players: "
-            f"draw at least {2 * rank} coalitions in complementary pairs (m)"
+            + (f"draw at least {2 * rank}, in complementary pairs (m)" if m < 2 * rank else "take another seed or more of them (m)")
         )
     return np.asarray((axes[:, kept] / scale[kept]) @ axes[:, kept].T, dtype=np.float64)
