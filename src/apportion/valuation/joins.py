@@ -16,8 +16,8 @@ from scipy.stats import f as fisher
 from scipy.stats import ncf
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import Coalitions, Vector, log_choose, size_shares, whole
-from apportion.valuation.inputs import Ends, boolean, checked, ends, finite, share
+from apportion.valuation.coalitions import Coalitions, Vector, log_choose, members, size_shares, whole
+from apportion.valuation.inputs import Ends, checked, ends, finite, share
 from apportion.valuation.intervals import RANKING_ONLY_BELOW
 from apportion.valuation.multifidelity import Combined, Pairs, assisted, following, interval, log_kernel
 
@@ -48,7 +48,7 @@ def first(Z: ArrayLike) -> Design:
     """The design of a first round, from rows of `coalitions.draw("leverage", ...)` or the first of them, all of them valued.
 
     Raises ValuationError unless each coalition is followed by its complement."""
-    rows = boolean(Z)
+    rows = members(Z)
     m, n = rows.shape
     if m % 2 or not np.array_equal(rows[0::2], ~rows[1::2]):
         raise ValuationError(f"found {m} rows not in complementary pairs, expected each coalition followed by its complement ('leverage')")

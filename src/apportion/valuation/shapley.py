@@ -186,17 +186,10 @@ def once(rows: Coalitions, y: Vector) -> tuple[Coalitions, Vector]:
 
 
 def constrained(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Fit:
-    """The fit behind `leverage`, with what an interval needs of it. Raises as `leverage` does.
-
-    k rows of one coalition have a k-th of its weight each, and so of its part in A and of its leverage."""
-    rows, y = checked(Z, y)
+    """The fit behind `leverage` of the coalitions in `once`, with what an interval needs of it. Raises as `leverage` does."""
+    rows, y = once(*checked(Z, y))
     v0, v1 = ends(v0, v1)[:2]
-    first, of = distinct(rows)
-    times = np.bincount(of)
-    means = np.bincount(of, weights=y) / times
-    fit = weighted(rows[first], means, v0, v1, _importance(rows[first]))
-    part = (1.0 / times)[of]
-    return fit._replace(A=fit.A[:, of] * part, leverage=fit.leverage[of] * part, residual=fit.residual[of] + y - means[of])
+    return weighted(rows, y, v0, v1, _importance(rows))
 
 
 def _smallest(rows: Coalitions, y: Vector, v0: float, v1: float, w: Vector) -> Vector:
