@@ -1,20 +1,22 @@
-"""python -m pipelines run | compile: the pipeline on this machine, or as the YAML that a cluster runs."""
+"""python -m pipelines run | compile | register | submit | schedule: the pipeline on this machine, or on a cluster."""
 
 import argparse
 import logging
 import re
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from apportion import logs
-from apportion.config import Config, load
+from apportion.config import Cluster, Config, load
 from apportion.errors import ApportionError, ConfigError
 
 if TYPE_CHECKING:
-    from kfp.pipeline_spec.pipeline_spec_pb2 import PipelineSpec
+    from pipelines.package import Package
 
 COMPILED = Path(__file__).parent / "compiled"
 log = logging.getLogger("pipelines")
@@ -27,15 +29,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("run", help="run a round here, in sub-processes")
-    run.add_argument("config", type=Path)
+    run = _command(commands, "run", run_here, "run a round here, in sub-processes")
     run.add_argument("--workdir", type=Path, default=Path("work"), help="everything a round makes goes here (default: work)")
-    run.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value", help="override an option")
-    run.set_defaults(act=run_here)
     compile_ = commands.add_parser("compile", help="write the pipelines as YAML")
-    compile_.add_argument("--out", type=Path, default=COMPILED)
+    compile_.add_argument("--config", type=Path, help="apply its section `cluster`: images, nodes, resources, secrets …")
+    compile_.add_argument("--out", type=Path, help="where to (default: pipelines/compiled; needed with --config)")
+    compile_.add_argument("--kubernetes", action="store_true", help="only the resources Pipeline and PipelineVersion, not the IR")
     compile_.set_defaults(act=compile_all)
+    _command(commands, "register", register, "upload the pipeline to Kubeflow Pipelines, where it is not there yet")
+    submit_ = _command(commands, "submit", submit, "register, and run a round on the cluster; prints the run's identifier")
+    submit_.add_argument("--wait", action="store_true", help="follow the run to its end; exit status 1 where it fails")
+    schedule_ = _command(commands, "schedule", schedule, "register, and run rounds by cluster.kfp.cron")
+    schedule_.add_argument("--off", action="store_true", help="delete the schedule")
     return top
+
+
+def _command(commands: Any, name: str, act: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command.add_argument("config", type=Path)
+    command.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value", help="override an option")
+    command.set_defaults(act=act)
+    return command
 
 
 def run_here(told: argparse.Namespace) -> None:
@@ -51,24 +65,16 @@ def run_here(told: argparse.Namespace) -> None:
         told.workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the work folder: {error}; choose another (--workdir)") from error
-    without_retries(attribution.pipeline_spec)
     local.init(runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(told.workdir / "pipeline"))
     start = time.perf_counter()
     try:
         with calm():
-            attribution(config=config.model_dump_json(), shards=list(range(config.compute.shards)))
+            attribution()(config=config.model_dump_json(), shards=list(range(config.compute.shards)))
     except RuntimeError as error:  # kfp's only word for a failed task, whose own message is above
         failed = re.search(r"Inner task failed: '(\w+)", plain(str(error)))
         where = f"in {failed[1]}" if failed else plain(str(error))
         raise ApportionError(f"the pipeline stopped {where}, see above; run the same command again to go on where it stopped") from error
     conclude(config, time.perf_counter() - start)
-
-
-def without_retries(spec: "PipelineSpec") -> None:
-    """Lets every task fail at once: here no node is lost, a user's mistake need be said once, and the same command goes on."""
-    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
-        for task in dag.tasks.values():
-            task.ClearField("retry_policy")
 
 
 def check_device(config: Config) -> None:
@@ -96,16 +102,72 @@ def conclude(config: Config, seconds: float) -> None:
 
 
 def compile_all(told: argparse.Namespace) -> None:
-    """Writes the intermediate representation of every pipeline."""
-    from kfp import compiler
-
+    """Writes every pipeline twice: its intermediate representation, and the resources of Kubernetes that hold the same."""
     from pipelines.attribution import attribution
+    from pipelines.package import manifest, pack
 
-    told.out.mkdir(parents=True, exist_ok=True)
-    for pipeline in (attribution,):
-        target = told.out / f"{pipeline.name.removeprefix('apportion-')}.yaml"
-        compiler.Compiler().compile(pipeline, str(target))
-        log.info("wrote %s", target)
+    if told.config and not told.out:
+        raise ConfigError("found --config without --out, expected both: pipelines/compiled holds what the defaults give")
+    pipeline = attribution(load(told.config).cluster if told.config else Cluster())
+    out = told.out or COMPILED
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder: {error}; choose another (--out)") from error
+    with tempfile.TemporaryDirectory() as scratch:
+        package = pack(pipeline, Path(scratch) if told.kubernetes else out)
+        resources = out / f"{package.path.stem}-kubernetes.yaml"
+        manifest(pipeline, package, resources)
+    for path in [resources] if told.kubernetes else [package.path, resources]:
+        log.info("wrote %s", path)
+
+
+def register(told: argparse.Namespace) -> None:
+    config = load(told.config, told.overrides)
+    with packed(config) as package:
+        from pipelines import client, registration
+
+        registration.register(client.Connection(config.cluster.kfp), package)
+
+
+def submit(told: argparse.Namespace) -> None:
+    from pipelines.parameters import parameters
+
+    config = load(told.config, told.overrides)
+    sent = parameters(config)
+    with packed(config) as package:
+        from pipelines import client, registration
+
+        connection = client.Connection(config.cluster.kfp)
+        run = registration.submit(connection, config, package, sent)
+        print(run, flush=True)  # noqa: T201
+        if told.wait:
+            registration.follow(connection, run)
+
+
+def schedule(told: argparse.Namespace) -> None:
+    from pipelines.parameters import parameters
+
+    config = load(told.config, told.overrides)
+    sent = {} if told.off else parameters(config)
+    with packed(config) as package:
+        from pipelines import client, registration
+
+        connection = client.Connection(config.cluster.kfp)
+        if told.off:
+            registration.unschedule(connection, config)
+        else:
+            registration.schedule(connection, config, package, sent)
+
+
+@contextmanager
+def packed(config: Config) -> "Iterator[Package]":
+    """The pipeline, compiled for the cluster of a configuration."""
+    from pipelines.attribution import attribution
+    from pipelines.package import pack
+
+    with tempfile.TemporaryDirectory() as scratch:
+        yield pack(attribution(config.cluster), Path(scratch))
 
 
 if __name__ == "__main__":

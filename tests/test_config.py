@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.config import Config, Fitting, Folder, Model, OpenMoji, digest, load, parse
+from apportion.config import Cluster, Config, Fitting, Folder, Model, OpenMoji, digest, load, parse, quantity
 from apportion.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -339,6 +339,141 @@ def test_an_at_sign_elsewhere_is_none_of_a_user(told):
 def test_a_configuration_cannot_be_changed(told):
     with pytest.raises(ValueError, match="frozen"):
         told().seed = 3
+
+
+# The cluster
+
+
+def test_the_cluster_is_no_part_of_what_a_round_is_told(told):
+    config = told(LEAST, "cluster.images.cpu=registry/cpu:2", "cluster.retries=7", workdir=Path("work"))
+    assert (config.cluster.images.cpu, config.cluster.retries) == ("registry/cpu:2", 7)  # filling the work folder in keeps them
+    assert config.told() == told(workdir=Path("work")).told()
+    assert "cluster" not in config.model_dump()
+    assert "registry/cpu:2" not in config.model_dump_json()  # nor is it stored with the round, or shown in its report
+
+
+def test_an_option_of_a_pool_changes_that_option_alone(told):
+    gpu = told(LEAST, "cluster.pools.gpu.memory=64Gi", "cluster.pools.gpu.node_selector={pool: a100}").cluster.pools["gpu"]
+    assert gpu.model_dump() == Cluster().pools["gpu"].model_dump() | {"memory": "64Gi", "node_selector": {"pool": "a100"}}
+    assert told(LEAST, "cluster.pools.large={cpu: 8}").cluster.pools.keys() == {"cpu", "gpu", "large"}
+
+
+def test_what_a_stage_has_otherwise(told):
+    stages = "cluster.stages={train: {pool: cpu, memory: 8Gi}, score: {cpu: 0.5}, plan: {retries: 1}}"
+    cluster = told(LEAST, stages, "cluster.timeout=3", "cluster.stages.prune.timeout=0.5").cluster
+    assert (cluster.pool("train").memory, cluster.pool("train").accelerators, cluster.image("train")) == ("8Gi", 0, cluster.images.cpu)
+    assert (cluster.pool("score").cpu, cluster.pool("score").accelerators, cluster.image("score")) == ("0.5", 1, cluster.images.gpu)
+    assert [cluster.attempts(stage) for stage in ("plan", "close", "train", "publish")] == [1, 0, 2, 2]
+    assert [cluster.hours(stage) for stage in ("prune", "train")] == [0.5, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("500m", 0.5), ("4", 4), ("0.25", 0.25), ("4Gi", 2**32), ("2M", 2e6), ("3T", 3e12), ("7Ki", 7168)]
+)
+def test_quantities_of_kubernetes(text, number):
+    assert quantity(text) == number
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("retry=3", "cluster.retry: Extra inputs"),
+        ("images.cpu=registry/cpu", "cluster.images.cpu: Value error, expected an image with its tag"),
+        ("images.gpu='registry/gpu:1 2'", "cluster.images.gpu"),
+        ("images.gpu=registry/gpu@sha256:12", "cluster.images.gpu"),
+        ("pull_policy=Sometimes", "cluster.pull_policy: Input should be 'Always', 'IfNotPresent' or 'Never'"),
+        ("pull_secrets=[Registry_1]", "cluster.pull_secrets.0: Value error, expected lower-case letters"),
+        (
+            "pools.gpu.cpu=0",
+            "cluster.pools.gpu.cpu: Value error, expected a number of processors greater than 0, as 4, 0.5 or 500m (found 0)",
+        ),
+        ("pools.gpu.cpu=4 cores", "cluster.pools.gpu.cpu: Value error, expected a number of processors"),
+        ("pools.gpu.cpu=0m", "cluster.pools.gpu.cpu"),
+        ("pools.gpu.memory=4", "cluster.pools.gpu.memory: Input should be a valid string"),
+        ("pools.gpu.memory='4096'", "cluster.pools.gpu.memory: Value error, expected a number of bytes with its unit, as 512Mi or 4Gi"),
+        ("pools.gpu.memory=4GB", "cluster.pools.gpu.memory: Value error, expected a number of bytes with its unit"),
+        ("pools.gpu.shm=16Gi", "found shm 16Gi, expected less than memory (16Gi)"),
+        ("pools.cpu.cpu_limit=500m", "found cpu_limit 500m, expected at least cpu (1)"),
+        ("pools.cpu.accelerators=1", "found accelerator None and accelerators 1, expected both or neither"),
+        ("pools.gpu.accelerators=0", "found accelerator nvidia.com/gpu and accelerators 0, expected both or neither"),
+        ("pools.gpu.accelerator=nvidia gpu", "cluster.pools.gpu.accelerator"),
+        ("pools.gpu.node_selector={pool: a 100}", "cluster.pools.gpu.node_selector.pool: Value error, expected the value of a label"),
+        ("pools.gpu.node_selector={-pool: a100}", "expected the key of a label, as pool or example.com/pool"),
+        ("pools.gpu.node_selector={pool: 100}", "cluster.pools.gpu.node_selector.pool: Input should be a valid string"),
+        (
+            "pools.gpu.tolerations=[{operator: Exists, value: x}]",
+            "expected operator Exists without a value, or Equal with a key and a value",
+        ),
+        ("pools.gpu.tolerations=[{key: spot}]", "expected operator Exists without a value"),
+        ("pools.gpu.tolerations=[{key: spot, operator: Like}]", "cluster.pools.gpu.tolerations.0.operator"),
+        ("pools.GPU={}", "cluster.pools.GPU.[key]: Value error, expected lower-case letters"),
+        ("stages.training={retries: 1}", "Input should be 'plan', 'train',"),
+        ("stages.train.pool=tpu", "found pool 'tpu' in stages.train, expected one of pools: cpu, gpu"),
+        ("stages.train.memory=1Gi", "found stages.train beside its pool: Value error, found shm 2Gi, expected less than memory (1Gi)"),
+        ("stages.train.timeout=0", "cluster.stages.train.timeout: Input should be greater than 0"),
+        ("timeout=-1", "cluster.timeout: Input should be greater than 0"),
+        ("timeout=100000", "cluster.timeout"),
+        ("retries=-1", "cluster.retries: Input should be greater than or equal to 0"),
+        ("labels={'a b': c}", "expected the key of a label"),
+        ("labels={queue: 'a/b'}", "cluster.labels.queue: Value error, expected the value of a label"),
+        ("secrets=[{name: s3, env: {}}]", "cluster.secrets.0.env"),
+        ("secrets=[{name: S3, env: {A: a}}]", "cluster.secrets.0.name"),
+        ("secrets=[{name: s3, env: {'A-B': a}}]", "expected the name of an environment variable"),
+        ("secrets=[{name: a, env: {A: k}}, {name: b, env: {A: k}}]", "found A more than once in secrets and env"),
+        ("env={AWS_ACCESS_KEY_ID: x}", "cluster.env.AWS_ACCESS_KEY_ID.[key]: Value error, expected no credential"),
+        ("ca={config_map: apportion.ca}", "cluster.ca.config_map: Value error, expected lower-case letters, digits and '-'"),
+        ("kfp.host=kubeflow.example.com", "cluster.kfp.host: Value error, expected http://… or https://…"),
+        ("kfp.host=https://kubeflow.example.com/?ns=x", "cluster.kfp.host"),
+        ("kfp.namespace=team/a", "cluster.kfp.namespace"),
+        ("kfp.experiment=' '", "cluster.kfp.experiment"),
+        ("kfp.cron=0 3 * * *", "found 5 fields, expected 6: KFP's cron begins with seconds"),
+        ("kfp.cron='@daily'", "found 1 fields, expected 6"),
+        ("kfp.cron=0 0 24 * * *", "found '24' for the hour, expected *, or numbers from 0 to 23"),
+        ("kfp.cron=0 60 3 * * *", "found '60' for the minute"),
+        ("kfp.cron=0 0 3 0 * *", "found '0' for the day"),
+        ("kfp.cron=0 0 3 * * 5-1", "found '5-1' for the day of the week"),
+        ("kfp.cron=0 0 3 * * */0", "found '*/0' for the day of the week"),
+        ("kfp.cron=0 0 3 * XXX *", "found 'XXX' for the month"),
+    ],
+)
+def test_what_is_wrong_about_the_cluster_is_named(told, override, says):
+    with pytest.raises(ConfigError) as caught:
+        told(LEAST, f"cluster.{override}")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("cron", ["0 0 3 * * *", "*/10 0,30 8-18/2 ? JAN-jun MON-FRI", "59 59 23 31 12 6"])
+def test_times_of_a_schedule(told, cron):
+    assert told(LEAST, f"cluster.kfp.cron='{cron}'").cluster.kfp.cron == cron
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "MLFLOW_TRACKING_PASSWORD", "DB_PASSWD", "api_key", "MY_CREDENTIALS", "PRIVATE_KEY"],
+)
+def test_a_credential_is_no_plain_variable(told, name):
+    """It would be readable in the compiled pipeline; nor does the message show it."""
+    with pytest.raises(ConfigError, match=r"use cluster\.secrets") as caught:
+        told(LEAST, f"cluster.env={{{name}: hunter2}}")
+    assert name in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_credentials_in_the_addresses_of_the_cluster(told):
+    for option in ("env={HTTPS_PROXY: 'http://ada:hunter2@proxy'}", "kfp.host=https://ada:hunter2@kfp"):
+        with pytest.raises(ConfigError, match=r"found a user or a password|expected no user or password") as caught:
+            told(LEAST, f"cluster.{option}")
+        assert "hunter2" not in str(caught.value)
+
+
+def test_variables_that_only_sound_like_credentials(told):
+    env = {
+        "AWS_WEB_IDENTITY_TOKEN_FILE": "/var/run/token",
+        "APPORTION_S3_KMS_KEY": "alias/x",
+        "APPORTION_S3_SSE": "aws:kms",
+        "KFP_TOKEN_PATH": "/x",
+    }
+    assert told(LEAST, f"cluster.env={json.dumps(env)}").cluster.env == env
 
 
 JSON = st.recursive(

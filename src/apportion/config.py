@@ -13,6 +13,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -21,11 +22,13 @@ from pydantic import (
     model_validator,
 )
 
+from apportion import __version__
 from apportion.errors import ConfigError
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+Hours = Annotated[float, Field(gt=0, le=24 * 365)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
@@ -292,6 +295,274 @@ class Compute(Strict):
     base_threads: Count = 2
 
 
+# Where and how a cluster runs it: nothing of this is what a round is told
+
+
+def _matching(pattern: str, expected: str) -> AfterValidator:
+    """A text of one form. What was found is shown once, by whoever shows the error."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(f"expected {expected}")
+        return text
+
+    return AfterValidator(check)
+
+
+def _number_as_text(value: Any) -> Any:
+    """YAML reads `cpu: 4` as a number, and Kubernetes means the same by both."""
+    return f"{value}" if isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _no_credential(name: str) -> str:
+    """What lies in a file or a key's own name may be told; `MLFLOW_TRACKING_TOKEN` may not."""
+    if CREDENTIAL.search(name) and not name.endswith(("_FILE", "_PATH")):
+        raise ValueError("expected no credential, as this is part of the compiled pipeline; use cluster.secrets")
+    return name
+
+
+def _no_credential_inside(value: str) -> str:
+    try:
+        return _without_credentials(value)
+    except ValueError as error:
+        raise ValueError(
+            "expected no user or password in an address, as this is part of the compiled pipeline; use cluster.secrets"
+        ) from error
+
+
+CREDENTIAL = re.compile(r"SECRET|TOKEN|PASSW|CREDENTIAL|PRIVATE_?KEY|ACCESS_?KEY|API_?KEY", re.IGNORECASE)
+"""A part of a variable's name that says its value opens something."""
+
+Label = Annotated[str, _matching(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", "lower-case letters, digits and '-', at most 63")]
+Subdomain = Annotated[str, _matching(r"(?=.{1,253}$)[a-z0-9]([a-z0-9.-]*[a-z0-9])?", "lower-case letters, digits, '-' and '.'")]
+LabelKey = Annotated[
+    str,
+    _matching(
+        r"([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?",
+        "the key of a label, as pool or example.com/pool",
+    ),
+]
+LabelValue = Annotated[
+    str,
+    _matching(r"([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?", "the value of a label: letters, digits, '-', '_' and '.', at most 63"),
+]
+Variable = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")]
+Plain = Annotated[Variable, AfterValidator(_no_credential)]
+Value = Annotated[str, AfterValidator(_no_credential_inside)]
+Key = Annotated[str, _matching(r"[A-Za-z0-9._-]{1,253}", "a key: letters, digits, '-', '_' and '.'")]
+Cpu = Annotated[
+    str,
+    BeforeValidator(_number_as_text),
+    _matching(r"(?![0.]+m?$)([0-9]+m|[0-9]+(\.[0-9]{1,3})?)", "a number of processors greater than 0, as 4, 0.5 or 500m"),
+]
+Bytes = Annotated[str, _matching(r"[1-9][0-9]*(Ki|Mi|Gi|Ti|M|G|T)", "a number of bytes with its unit, as 512Mi or 4Gi")]
+Image = Annotated[
+    str,
+    _matching(
+        r"[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9._-]+)*((:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?@sha256:[0-9a-f]{64}|:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})",
+        "an image with its tag or, in releases, its digest, as registry/apportion-cpu:0.1.0",
+    ),
+]
+
+Stage = Literal["plan", "train", "prune", "finetune", "sample", "score", "attribute", "evaluate", "publish", "close"]
+WORKERS: tuple[Stage, ...] = ("train", "prune", "finetune", "sample", "score")
+"""Stages that compute with models: on pool `gpu`, where their own option does not say otherwise. The others are on pool `cpu`."""
+
+
+class Images(Strict):
+    """What the pods run: `gpu` where the pool of the stage has accelerators, else `cpu`."""
+
+    cpu: Image = f"apportion/cpu:{__version__}"
+    gpu: Image = f"apportion/gpu:{__version__}"
+
+
+class Secret(Strict):
+    """Variables from the keys of a Secret; without `optional` no pod starts before it is there."""
+
+    name: Subdomain
+    env: Annotated[dict[Variable, Key], Field(min_length=1)]
+    optional: bool = False
+
+
+class Authority(Strict):
+    """A certificate authority of one's own, a key of a ConfigMap."""
+
+    config_map: Label
+    key: Key = "ca.crt"
+
+
+class Toleration(Strict):
+    """As in a pod."""
+
+    key: LabelKey | None = None
+    operator: Literal["Exists", "Equal"] = "Equal"
+    value: LabelValue | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+
+    @model_validator(mode="after")
+    def _says_what(self) -> "Toleration":
+        if (self.operator == "Exists") != (self.value is None) or (self.key is None and self.operator == "Equal"):
+            raise ValueError("expected operator Exists without a value, or Equal with a key and a value")
+        return self
+
+
+class Pool(Strict):
+    """Nodes and what a pod asks of one. The memory asked for is the limit too; `shm` is shared memory, which counts as memory."""
+
+    cpu: Cpu = "1"
+    cpu_limit: Cpu | None = None
+    memory: Bytes = "4Gi"
+    accelerator: LabelKey | None = None
+    accelerators: Annotated[int, Field(ge=0)] = 0
+    node_selector: dict[LabelKey, LabelValue] = {}
+    tolerations: list[Toleration] = []
+    shm: Bytes | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Pool":
+        if (self.accelerator is None) != (self.accelerators == 0):
+            raise ValueError(f"found accelerator {self.accelerator} and accelerators {self.accelerators}, expected both or neither")
+        if self.cpu_limit is not None and quantity(self.cpu_limit) < quantity(self.cpu):
+            raise ValueError(f"found cpu_limit {self.cpu_limit}, expected at least cpu ({self.cpu})")
+        if self.shm is not None and quantity(self.shm) >= quantity(self.memory):
+            raise ValueError(f"found shm {self.shm}, expected less than memory ({self.memory}), which it is a part of")
+        return self
+
+
+UNITS = {"m": 1e-3, "": 1, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+
+
+def quantity(text: str) -> float:
+    """A quantity of Kubernetes as a number."""
+    number = text.rstrip("mMGTKi")
+    return float(number) * UNITS[text[len(number) :]]
+
+
+class OfStage(Strict):
+    """What a stage has otherwise than its pool and the cluster."""
+
+    pool: str | None = None
+    cpu: Cpu | None = None
+    memory: Bytes | None = None
+    retries: Annotated[int, Field(ge=0, le=20)] | None = None
+    timeout: Hours | None = None
+
+
+CRON = (("second", 0, 59), ("minute", 0, 59), ("hour", 0, 23), ("day", 1, 31), ("month", 1, 12), ("day of the week", 0, 6))
+NAMES = {name: number for number, name in enumerate(["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"])} | {
+    name: number for number, name in enumerate(["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"], 1)
+}
+
+
+def _six_fields(cron: str) -> str:
+    """KFP's cron, which begins with seconds: one field less is the usual mistake, and runs at other times than it says."""
+    fields = cron.split()
+    if len(fields) != len(CRON):
+        raise ValueError(f"found {len(fields)} fields, expected 6: KFP's cron begins with seconds, as in 0 0 3 * * * for three every night")
+    for field, (name, low, high) in zip(fields, CRON, strict=True):
+        for part in field.split(","):
+            found = re.fullmatch(r"(?:[*?]|(\w+)(?:-(\w+))?)(?:/([1-9][0-9]*))?", part)
+            ends = [NAMES.get(end.upper(), int(end) if end.isdecimal() else -1) for end in (found[1], found[2]) if end] if found else [-1]
+            if ends != sorted(ends) or not all(low <= end <= high for end in ends):
+                raise ValueError(f"found {field!r} for the {name}, expected *, or numbers from {low} to {high} as 5, 1-5, 1,3 or */2")
+    return cron
+
+
+class Kfp(Strict):
+    """Kubeflow Pipelines: where it is and how runs and the schedule are filed there. `host` null is KF_PIPELINES_ENDPOINT or, in a
+    cluster, the service of the usual installation."""
+
+    host: Annotated[Address, _matching(r"https?://[^/\s?#]+(/[^\s?#]*)?", "http://… or https://…")] | None = None
+    namespace: Label | None = None
+    experiment: Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)] = "apportion"
+    service_account: Subdomain | None = None
+    cron: Annotated[str, AfterValidator(_six_fields)] = "0 0 3 * * *"
+
+
+POOLS: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "gpu": {
+        "cpu": "4",
+        "memory": "16Gi",
+        "accelerator": "nvidia.com/gpu",
+        "accelerators": 1,
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        "shm": "2Gi",
+    },
+}
+"""What the two pools are where nothing else is said; an option of a pool changes that option alone."""
+
+SECRETS: list[dict[str, Any]] = [
+    {"name": "apportion-s3", "env": {"AWS_ACCESS_KEY_ID": "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY": "AWS_SECRET_ACCESS_KEY"}},
+    {
+        "name": "apportion-mlflow",
+        "env": {
+            "MLFLOW_TRACKING_USERNAME": "MLFLOW_TRACKING_USERNAME",
+            "MLFLOW_TRACKING_PASSWORD": "MLFLOW_TRACKING_PASSWORD",
+        },
+    },
+]
+
+
+class Cluster(Strict):
+    """Pods: what they run, where, with how much, and what they are given."""
+
+    images: Images = Images()
+    pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
+    pull_secrets: list[Subdomain] = []
+    secrets: list[Secret] = [Secret(**secret, optional=True) for secret in SECRETS]
+    env: dict[Plain, Value] = {}
+    ca: Authority | None = None
+    pools: dict[Label, Pool] = {name: Pool.model_validate(pool) for name, pool in POOLS.items()}
+    stages: dict[Stage, OfStage] = {}
+    retries: Annotated[int, Field(ge=0, le=20)] = 2
+    timeout: Hours = 24.0
+    labels: dict[LabelKey, LabelValue] = {"app.kubernetes.io/part-of": "apportion"}  # what policies of the chart know runs by
+    kfp: Kfp = Kfp()
+
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _over_the_usual(cls, pools: Any) -> Any:
+        if not isinstance(pools, dict):
+            return pools
+        told = {name: {**POOLS.get(name, {}), **pool} if isinstance(pool, dict) else pool for name, pool in pools.items()}
+        return {**POOLS, **told}
+
+    @model_validator(mode="after")
+    def _known(self) -> "Cluster":
+        for name, own in self.stages.items():
+            if own.pool is not None and own.pool not in self.pools:
+                raise ValueError(f"found pool {own.pool!r} in stages.{name}, expected one of pools: {', '.join(self.pools)}")
+            try:
+                self.pool(name)
+            except ValidationError as error:
+                raise ValueError(f"found stages.{name} beside its pool: {error.errors()[0]['msg']}") from error
+        given = [name for secret in self.secrets for name in secret.env] + list(self.env)
+        if twice := sorted({name for name in given if given.count(name) > 1}):
+            raise ValueError(f"found {', '.join(twice)} more than once in secrets and env, expected each variable once")
+        return self
+
+    def pool(self, stage: Stage) -> Pool:
+        """Where a stage runs, with what the stage asks otherwise."""
+        own = self.stages.get(stage, OfStage())
+        asked = {name: value for name, value in (("cpu", own.cpu), ("memory", own.memory)) if value is not None}
+        name = own.pool or ("gpu" if stage in WORKERS else "cpu")
+        return Pool.model_validate({**self.pools[name].model_dump(), **asked})
+
+    def image(self, stage: Stage) -> str:
+        return self.images.gpu if self.pool(stage).accelerators else self.images.cpu
+
+    def hours(self, stage: Stage) -> float:
+        """How long one attempt of a stage may take."""
+        return self.stages.get(stage, OfStage()).timeout or self.timeout
+
+    def attempts(self, stage: Stage) -> int:
+        """How often a stage is tried again. `plan` and `close` are not unless their own option says so: what `plan` refuses it would
+        refuse again, and says at once."""
+        own = self.stages.get(stage, OfStage()).retries
+        return (0 if stage in ("plan", "close") else self.retries) if own is None else own
+
+
 class Config(Strict):
     """Everything a round is told."""
 
@@ -308,6 +579,7 @@ class Config(Strict):
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
     compute: Compute = Compute()
+    cluster: Cluster = Field(default=Cluster(), exclude=True)
     seed: Seed = 0
 
     @model_validator(mode="after")
@@ -364,7 +636,8 @@ def load(path: Path, overrides: Sequence[str] = (), workdir: Path | None = None)
     config = parse(raw, str(path))
     if workdir is None:
         return config
-    return parse(_fill(config.model_dump(mode="json"), str(workdir.resolve())), str(path))  # a default may name the work folder too
+    filled = _fill(config.model_dump(mode="json"), str(workdir.resolve()))  # a default may name the work folder too
+    return parse({**filled, "cluster": raw.get("cluster", {})}, str(path))
 
 
 def parse(raw: Mapping[str, Any], origin: str) -> Config:

@@ -10,7 +10,8 @@ ApportionError
 ├── DiffusionError     a model that diverged
 ├── ValuationError     a design or an estimate that cannot be had from these numbers
 ├── PropertyError      a property that cannot be measured
-└── TrackingError      the tracking server
+├── TrackingError      the tracking server
+└── ClusterError       Kubeflow Pipelines, or what runs there
 """
 
 
@@ -56,3 +57,7 @@ class PropertyError(ApportionError):
 
 class TrackingError(ApportionError):
     """The tracking server cannot be reached or refuses what is logged."""
+
+
+class ClusterError(ApportionError):
+    """Kubeflow Pipelines cannot be reached or refuses what is asked of it, or what runs there has failed."""

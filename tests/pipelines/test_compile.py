@@ -8,16 +8,19 @@ import pytest
 import yaml
 from tiny import ROOT, ran
 
+from apportion import __version__
+
 GOLDEN = ROOT / "pipelines" / "compiled"
 COMPONENTS = sorted(path for path in (ROOT / "components").glob("*.py") if path.stem not in ("__init__", "image"))
 STAGES = {"plan", "train", "prune", "finetune", "sample", "score", "attribute", "evaluate", "publish", "close"}
 
 
 def read(path):
-    """The pipeline without the version of the SDK that wrote it."""
-    specification, *_ = yaml.safe_load_all(path.read_text(encoding="utf-8"))
-    specification.pop("sdkVersion")
-    return specification
+    """The documents of a file without the version of the SDK that wrote them."""
+    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    for document in documents:
+        document.get("spec", {}).get("pipelineSpec", document).pop("sdkVersion", None)
+    return documents
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +28,14 @@ def compiled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("compiled")
     code, out, err = ran("-m", "pipelines", "compile", "--out", folder)
     assert code == 0, err
-    assert f"wrote {folder}/attribution.yaml" in out + err
+    for name in ("attribution", "attribution-kubernetes"):
+        assert f"wrote {folder}/{name}.yaml" in out + err
     return folder
 
 
 @pytest.fixture(scope="module")
 def specification():
-    return read(GOLDEN / "attribution.yaml")
+    return read(GOLDEN / "attribution.yaml")[0]
 
 
 def dags(specification):
@@ -72,7 +76,7 @@ def test_nothing_comes_from_kfps_cache(specification):
 def test_no_component_installs_anything_when_it_starts(specification):
     executors = specification["deploymentSpec"]["executors"]
     assert [name for name, body in executors.items() if "pip install" in str(body["container"]["command"])] == []
-    assert len({body["container"]["image"] for body in executors.values()}) == 1
+    assert {body["container"]["image"] for body in executors.values()} == {f"apportion/{pool}:{__version__}" for pool in ("cpu", "gpu")}
 
 
 def test_the_exit_handler_is_told_how_the_pipeline_ended(specification):
