@@ -11,6 +11,27 @@ READY := .venv/.ready
 EXTRAS := pipeline,tracking,dev
 CANDIDATES := python3.11 python3# the first that runs and is new enough makes .venv: make setup CANDIDATES=/path/to/python
 
+# docs/containers.md says what these are for; empty is the Dockerfile's own base, PyPI, no folder of wheels, no further authority.
+ENGINE ?= $(shell command -v podman > /dev/null && echo podman || echo docker)
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/apportion/__init__.py)
+IMAGES ?= cpu gpu
+IMAGE_CPU ?= apportion/cpu:$(VERSION)
+IMAGE_GPU ?= apportion/gpu:$(VERSION)
+BASE_IMAGE_CPU ?=
+BASE_IMAGE_GPU ?=
+PIP_CONF ?=
+CA_BUNDLE ?=
+WHEELS ?=
+BUILD_OPTIONS ?=
+image-cpu sbom-cpu: IMAGE = $(IMAGE_CPU)
+image-gpu sbom-gpu: IMAGE = $(IMAGE_GPU)
+image-cpu: BASE = $(BASE_IMAGE_CPU)
+image-gpu: BASE = $(BASE_IMAGE_GPU)
+BUILD = $(BASE:%=--build-arg BASE_IMAGE=%) $(PIP_CONF:%=--secret id=pip.conf,src=%) $(CA_BUNDLE:%=--secret id=ca.crt,src=%) \
+  $(WHEELS:%=--build-context wheels=%) --build-arg VERSION=$(VERSION) \
+  --build-arg REVISION=$$(git describe --always --dirty --abbrev=40 --exclude '*' 2> /dev/null || echo unknown) \
+  --build-arg CREATED=$$(git show --no-patch --format=%cI 2> /dev/null || echo unknown) $(BUILD_OPTIONS)
+
 define LOCK
 import json, re, sys
 
@@ -23,10 +44,10 @@ for name in sorted(names.keys() - {"apportion"}):
 endef
 export LOCK
 
-.PHONY: help setup demo test check compile lock clean
+.PHONY: help setup demo test check policies compile chart images image-cpu image-gpu sbom sbom-cpu sbom-gpu test-containers lock clean
 
 help: ## list what make can do (this list)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(READY) ## install everything into .venv; does nothing when nothing changed
 
@@ -45,6 +66,31 @@ check: $(READY) ## lint, formatting, types, and which module may import which
 compile: $(READY) ## write pipelines/compiled/*.yaml, what a cluster runs
 	@$(PY) -m pipelines compile
 
+chart: compile ## bring into the chart what it has of the repository: the compiled pipeline, the schema of configurations
+	@$(PY) tests/helm/refresh.py
+
+policies: $(READY) ## checkov on the chart's manifests and the Dockerfiles (in an environment of its own)
+	@$(PY) tests/helm/tools.py checkov
+	@$(PY) tests/helm/policies.py
+
+images: $(IMAGES:%=image-%) ## build the container images (IMAGES=cpu for one of them): docs/containers.md
+
+image-cpu image-gpu: image-%:
+	@$(ENGINE) build --file images/$*.Dockerfile --tag $(IMAGE) $(BUILD) .
+
+sbom: $(IMAGES:%=sbom-%) ## write what each image has of Python packages, as CycloneDX, to build/sbom/
+
+sbom-cpu sbom-gpu: sbom-%: .venv/sbom/.ready
+	@.venv/sbom/bin/python images/sbom.py $(ENGINE) $(IMAGE) build/sbom/$*.cdx.json
+
+.venv/sbom/.ready: images/sbom.txt | $(PY)
+	@$(PY) -m venv --clear .venv/sbom
+	@.venv/sbom/bin/python -m pip install -qq --no-input --disable-pip-version-check --requirement images/sbom.txt
+	@touch $@
+
+test-containers: $(READY) .venv/sbom/.ready ## build the CPU image and run a round in it, container by container: minutes
+	@$(PY) -m pytest tests/containers
+
 lock: | $(PY) ## pin the newest allowed version of every dependency in constraints.txt (on Linux, Python 3.11)
 	@echo "Resolving the dependencies of every extra: a minute or two."
 	@$(PIP) --dry-run --ignore-installed --report .venv/lock.json --editable '.[$(EXTRAS),data]'
@@ -62,7 +108,8 @@ $(PY):
 	done; \
 	echo "found no Python 3.11 or newer (tried: $(CANDIDATES)); install one, or name it: make setup CANDIDATES=/path/to/python" >&2; exit 1
 
-$(READY): pyproject.toml constraints.txt | $(PY)
+$(READY): pyproject.toml constraints.txt tests/helm/tools.py tests/helm/helm.txt | $(PY)
 	@echo "Installing Apportion and what it needs into .venv: a few minutes, once."
 	@$(PIP) --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@$(PY) tests/helm/tools.py helm
 	@touch $@

@@ -1,0 +1,173 @@
+{{/* The chart's pods. Every one is restricted, reads the configuration, and may write to /work and /tmp only. */}}
+
+{{/* A Job; takes (dict "root" $ "name" SUFFIX "annotations" (dict …)) and what "apportion.jobspec" takes. */}}
+{{- define "apportion.job" -}}
+apiVersion: batch/v1
+kind: Job
+metadata:
+  {{- include "apportion.metadata" (dict "root" .root "name" .name) | nindent 2 }}
+    app.kubernetes.io/component: {{ .name }}
+  annotations:
+    {{- toYaml .annotations | nindent 4 }}
+    {{- include "apportion.skips" . | trim | nindent 4 }}
+spec:
+  {{- include "apportion.jobspec" . | nindent 2 }}
+{{- end }}
+
+{{/* Hooks are made anew at every install and upgrade; a finished one stays for its log, until its time is over or the next. */}}
+{{- define "apportion.hook" -}}
+helm.sh/hook: {{ .hook }}
+helm.sh/hook-weight: {{ .weight | default 0 | quote }}
+helm.sh/hook-delete-policy: before-hook-creation
+{{- end }}
+
+{{/* Takes name, command, and of secrets (list "s3" "mlflow"), kfp, api (the Kubernetes API) what the command needs. */}}
+{{- define "apportion.jobspec" -}}
+{{- $ := .root -}}
+{{- $jobs := $.Values.jobs -}}
+backoffLimit: {{ .backoffLimit | default $jobs.backoffLimit | int }}
+activeDeadlineSeconds: {{ $jobs.activeDeadlineSeconds | int }}
+ttlSecondsAfterFinished: {{ $jobs.ttlSecondsAfterFinished | int }}
+template:
+  metadata:
+    labels:
+      {{- include "apportion.selector" $ | nindent 6 }}
+      {{- include "apportion.part" $ | nindent 6 }}
+      app.kubernetes.io/component: {{ .name }}
+      {{- if $.Values.serviceAccount.azureClientId }}
+      azure.workload.identity/use: "true"
+      {{- end }}
+      {{- with $jobs.podLabels }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+    annotations:
+      checksum/config: {{ include "apportion.config" $ | sha256sum }}
+      {{- with $jobs.podAnnotations }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+  spec:
+    serviceAccountName: {{ include "apportion.jobsaccount" $ }}
+    automountServiceAccountToken: {{ .api | default false }}
+    enableServiceLinks: false
+    restartPolicy: Never
+    securityContext:
+      runAsNonRoot: true
+      runAsUser: 10001
+      runAsGroup: 10001
+      fsGroup: 10001
+      seccompProfile: {type: RuntimeDefault}
+    {{- with $.Values.images.pullSecrets }}
+    imagePullSecrets:
+      {{- range . }}
+      - name: {{ . }}
+      {{- end }}
+    {{- end }}
+    {{- with $jobs.priorityClassName | default (include "apportion.priorityclass" $) }}
+    priorityClassName: {{ . }}
+    {{- end }}
+    {{- with $jobs.nodeSelector }}
+    nodeSelector:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $jobs.tolerations }}
+    tolerations:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    {{- with $jobs.affinity }}
+    affinity:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+    containers:
+      - name: {{ .name }}
+        image: {{ include "apportion.image" (dict "root" $ "image" $.Values.images.cpu) }}
+        imagePullPolicy: {{ $.Values.images.pullPolicy }}
+        command: {{ toJson .command }}
+        env:
+          {{- include "apportion.jobenv" . | trim | nindent 10 }}
+        resources:
+          {{- toYaml $jobs.resources | nindent 10 }}
+        securityContext:
+          runAsNonRoot: true
+          runAsUser: 10001
+          runAsGroup: 10001
+          allowPrivilegeEscalation: false
+          readOnlyRootFilesystem: true
+          capabilities: {drop: [ALL]}
+          seccompProfile: {type: RuntimeDefault}
+        volumeMounts:
+          - {name: config, mountPath: /etc/apportion/config, readOnly: true}
+          - {name: work, mountPath: /work}
+          - {name: tmp, mountPath: /tmp}
+          {{- if $.Values.ca.configMap }}
+          - {name: ca, mountPath: /etc/apportion/ca, readOnly: true}
+          {{- end }}
+          {{- if include "apportion.kfptoken" . }}
+          - {name: kfp-token, mountPath: /var/run/secrets/kubeflow/pipelines, readOnly: true}
+          {{- end }}
+    volumes:
+      - name: config
+        configMap: {name: {{ include "apportion.fullname" $ }}}
+      - name: work
+        emptyDir: {sizeLimit: 1Gi}
+      - name: tmp
+        emptyDir: {sizeLimit: 1Gi}
+      {{- if $.Values.ca.configMap }}
+      - name: ca
+        configMap: {name: {{ $.Values.ca.configMap }}, items: [{key: {{ $.Values.ca.key | quote }}, path: {{ $.Values.ca.key | quote }}}]}
+      {{- end }}
+      {{- if include "apportion.kfptoken" . }}
+      - name: kfp-token
+        projected:
+          sources:
+            - serviceAccountToken: {audience: {{ $.Values.kfp.audience | quote }}, expirationSeconds: 3600, path: token}
+      {{- end }}
+{{- end }}
+
+{{/* "true" where a Job speaks to KFP with a token of its own service account. */}}
+{{- define "apportion.kfptoken" -}}
+{{- if and .kfp (not (include "apportion.expected" (dict "root" .root "of" "kfp"))) }}true{{ end -}}
+{{- end }}
+
+{{- define "apportion.jobenv" -}}
+{{- $ := .root -}}
+{{- range $name, $value := include "apportion.env" $ | fromJson }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- if $.Values.ca.configMap }}
+{{- range list "AWS_CA_BUNDLE" "REQUESTS_CA_BUNDLE" "SSL_CERT_FILE" }}
+- {name: {{ . }}, value: {{ printf "/etc/apportion/ca/%s" $.Values.ca.key | quote }}}
+{{- end }}
+{{- end }}
+{{- $of := .secrets | default list }}
+{{- if and .kfp (not (include "apportion.kfptoken" .)) }}{{ $of = append $of "kfp" }}{{ end }}
+{{- range $of }}
+{{- $which := dict "root" $ "of" . }}
+{{- range $name, $key := include "apportion.keys" $which | fromJson }}
+- name: {{ $name }}
+  valueFrom: {secretKeyRef: {name: {{ include "apportion.secret" $which }}, key: {{ $key }}, optional: {{ empty (include "apportion.expected" $which) }}}}
+{{- end }}
+{{- end }}
+{{- if include "apportion.kfptoken" . }}
+- {name: KFP_TOKEN_FILE, value: /var/run/secrets/kubeflow/pipelines/token}
+{{- end }}
+{{- with $.Values.jobs.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What checkov is told to leave out, and why. */}}
+{{- define "apportion.skips" -}}
+{{- $ := .root -}}
+{{- if ne $.Values.images.pullPolicy "Always" }}
+checkov.io/skip1: CKV_K8S_15=the image is named by digest or by a version that is never pushed twice; a registry that is down stops nothing then
+{{- end }}
+{{- if not $.Values.images.cpu.digest }}
+checkov.io/skip2: CKV_K8S_43=values name the digest (images.cpu.digest); a default cannot know that of your registry
+{{- end }}
+{{- if or .secrets (and .kfp (not (include "apportion.kfptoken" .))) }}
+checkov.io/skip3: CKV_K8S_35=boto3, MLflow and KFP read their credentials from variables; none is in the command line or the configuration
+{{- end }}
+{{- if .api }}
+checkov.io/skip4: CKV_K8S_38=the doctor asks the Kubernetes API about Secrets, nodes and permissions
+{{- end }}
+{{- end }}

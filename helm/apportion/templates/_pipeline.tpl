@@ -1,0 +1,48 @@
+{{/* The compiled pipeline, and whether it becomes objects or a Job registers it. */}}
+
+{{- define "apportion.api.pipelines" -}}
+{{- if .Capabilities.APIVersions.Has "pipelines.kubeflow.org/v2beta1" }}true{{ end -}}
+{{- end }}
+
+{{/* native, job or none. */}}
+{{- define "apportion.mode" -}}
+{{- if ne .Values.pipeline.mode "auto" -}}
+{{- .Values.pipeline.mode -}}
+{{- else if and (include "apportion.api.pipelines" .) (not (include "apportion.misfit" .)) -}}
+native
+{{- else -}}
+job
+{{- end -}}
+{{- end }}
+
+{{/* The objects' text. It is parsed and never a template: it holds double braces that KFP fills. */}}
+{{- define "apportion.manifest" -}}
+{{- .Values.pipeline.manifest | default (.Files.Get "files/attribution-kubernetes.yaml") -}}
+{{- end }}
+
+{{/* Why the objects are not what these values say; empty where they are. The chart's own are compiled from files/cluster.yaml; yours are
+     taken as you compiled them, if they run this release's images. */}}
+{{- define "apportion.misfit" -}}
+{{- if .Values.pipeline.manifest -}}
+{{- $images := list (include "apportion.image" (dict "root" . "image" .Values.images.cpu)) (include "apportion.image" (dict "root" . "image" .Values.images.gpu)) -}}
+{{- $found := list -}}
+{{- range splitList "\n---\n" .Values.pipeline.manifest -}}
+{{- range $executor := dig "spec" "pipelineSpec" "deploymentSpec" "executors" dict (fromYaml .) -}}
+{{- if not (has $executor.container.image $images) }}{{ $found = append $found $executor.container.image }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- with $found | uniq | sortAlpha | join ", " -}}
+pipeline.manifest runs {{ . }} where images.* say {{ join ", " $images }}
+{{- end -}}
+{{- else -}}
+{{- $own := omit (include "apportion.cluster" . | fromYaml) "kfp" -}}
+{{- $compiled := .Files.Get "files/cluster.yaml" | fromYaml -}}
+{{- $other := list -}}
+{{- range $key, $value := $own -}}
+{{- if not (deepEqual $value (get $compiled $key)) }}{{ $other = append $other $key }}{{ end -}}
+{{- end -}}
+{{- with $other | sortAlpha | join ", " -}}
+the chart's compiled pipeline is for other values of {{ . }}
+{{- end -}}
+{{- end -}}
+{{- end }}
