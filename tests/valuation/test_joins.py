@@ -380,3 +380,13 @@ def test_rounds_that_do_not_belong_together_are_refused():
         credits([opening(first(OLD[:16]), value), now], 0.0)
     with pytest.raises(ValuationError, match="does not extend the one before it"):
         credits([opening(first(draw("leverage", 6, 20, 1)), value), now], 0.0)
+
+
+def test_bridges_of_uneven_noise_raise_no_more_false_alarms():
+    """Noise ten times as large at the smallest and the largest coalitions: an F test would be alarmed in .19 of cases."""
+    rng, alarms = np.random.default_rng(0), 0
+    for seed in range(300):
+        Z = draw("leverage", 12, 24, seed)
+        value, spread = Z @ rng.normal(size=12), np.where(np.isin(Z.sum(axis=1), (1, 11)), 10.0, 1.0)
+        alarms += bridge(Z, value + spread * rng.normal(size=24), value + spread * rng.normal(size=24)).drifted
+    assert alarms <= 24

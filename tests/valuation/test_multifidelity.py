@@ -475,3 +475,18 @@ def test_pilot_and_split_refuse():
     ]:
         with pytest.raises(ValuationError, match=says):
             split(*args)
+
+
+def test_what_a_fit_misses_nothing_of_is_unknown_until_all_is_seen():
+    """A rare coalition decides, and no exact row hits it, also where values were rounded to single precision."""
+    Z = draw("leverage", 10, 60, 2)
+    rare = Z[:, :3].all(axis=1) & ~Z[:, 3:6].any(axis=1)
+    assert not rare[:24].any()
+    worth = np.arange(10) * 0.37
+    for y in (Z @ worth, (Z @ worth).astype(np.float32)):
+        found = combine(Z, y, Z[:24], y[:24], y[:24], 0.0, worth.sum())
+        assert np.isinf(found.low).all()
+        assert np.isinf(found.high).all()
+    every = draw("leverage", 5, 30, 0)
+    known = combine(every, every @ worth[:5], every, every @ worth[:5], every @ worth[:5], 0.0, worth[:5].sum())
+    assert known.low == pytest.approx(worth[:5], abs=1e-9)

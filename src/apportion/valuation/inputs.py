@@ -10,6 +10,7 @@ from scipy.stats import t as student
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector, members
 
+ROUNDED = 1e-6  # of the spread of values: single precision leaves 6e-8 of values themselves
 SMALLEST, LARGEST = 1e-100, 1e100  # squares and their quotients stay far from what a float cannot hold
 
 
@@ -57,7 +58,8 @@ def reach(level: float, variance: Vector, spare: Vector, of_ends: Vector, ends_s
     share = np.divide(of_ends, ends[..., None], out=np.zeros_like(of_ends), where=ends[..., None] > 0)
     with np.errstate(divide="ignore"):  # of ends that are known
         welch = 1.0 / np.sum(share**2 / ends_spare, axis=-1)
-    parts = student.ppf(0.5 + level / 2, spare) ** 2 * variance + student.ppf(0.5 + level / 2, welch) ** 2 * ends
+    upper = min(0.5 + level / 2, 1 - 2.0**-53)  # the next number is 1, whose quantile is endless
+    parts = student.ppf(upper, spare) ** 2 * variance + student.ppf(upper, welch) ** 2 * ends
     return np.asarray(np.sqrt(parts), dtype=np.float64)
 
 
@@ -71,6 +73,14 @@ def checked(Z: ArrayLike, y: ArrayLike) -> tuple[Coalitions, Vector]:
     if 0 < (largest := float(np.abs(values).max())) < SMALLEST:
         raise ValuationError(f"found y of at most {largest:.3g}, expected {SMALLEST:g} or more: change its unit")
     return rows, values
+
+
+def nothing(values: Vector, shared: Ends) -> float:
+    """The largest residual that is none: values have been rounded, in single precision perhaps, and a game without noise has none.
+
+    What a fit does not miss is then no noise to judge it by, for a coalition that was not drawn may be worth anything."""
+    every = np.array([*values, shared.v0, shared.v1])
+    return float(ROUNDED * np.ptp(every) + 1e-10 * np.abs(every).max())
 
 
 def proper_sizes(rows: Coalitions) -> NDArray[np.intp]:

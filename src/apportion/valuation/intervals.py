@@ -13,12 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector, pairs, size_shares
-from apportion.valuation.inputs import Ends, checked, ends, reach, share
+from apportion.valuation.inputs import Ends, checked, ends, nothing, reach, share
 from apportion.valuation.shapley import Fit, constrained, once
 
 FEWEST = 3  # two have a single pair of coalitions, which nothing is left to judge by
 RANKING_ONLY_BELOW = 4  # coalitions per player
-NOTHING = 1e-10  # of the largest value: a smaller residual is rounding
 ALONE = 1e-8  # what the hat matrix leaves of a pair that fits itself exactly
 BLOCK = 1024  # pairs of coalitions whose part of the hat matrix is held at once
 
@@ -70,7 +69,7 @@ def jackknife(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Jackk
     rows, values = once(*checked(Z, y))
     found = ends(v0, v1)
     fit = constrained(rows, values, found.v0, found.v1)
-    shift, pair, spare = _by_pair(rows, fit, NOTHING * float(np.abs([*values, *found[:2]]).max()))
+    shift, pair, spare = _by_pair(rows, fit, nothing(values, found))
     return Jackknife(fit.phi, shift, pair, spare, _slopes(rows, fit), found)
 
 
@@ -107,12 +106,12 @@ def _covers_noise(m: int, n: int, method: str) -> str:
     )
 
 
-def _by_pair(rows: Coalitions, fit: Fit, nothing: float) -> tuple[Vector, NDArray[np.intp], Vector]:
+def _by_pair(rows: Coalitions, fit: Fit, none: float) -> tuple[Vector, NDArray[np.intp], Vector]:
     """The error that each pair leaves in each credit (n, pairs), the pair of each row (m,), and the degrees of freedom (n,).
 
     The rows of a pair are u and -u after the constraint, with one weight. Their block of the hat matrix is therefore h ss' with s
     the signs, whose only eigenvalue off zero is h times the number of rows: inverting 1 - H is a division. A residual of at most
-    `nothing` is none."""
+    `none` is none."""
     sign = np.where(rows[:, 0], 1.0, -1.0)
     first, pair = pairs(rows)
     n = rows.shape[1]
@@ -125,7 +124,7 @@ def _by_pair(rows: Coalitions, fit: Fit, nothing: float) -> tuple[Vector, NDArra
     alone = (kept < ALONE) & (np.abs(A) > 1e-6 * np.abs(A).max())
     kept = np.maximum(kept, ALONE)
     missed = np.bincount(pair, weights=sign * fit.residual)
-    unknown = alone | (np.abs(missed).max() <= nothing and not exhaustive(rows))
+    unknown = alone | (np.abs(missed).max() <= none and not exhaustive(rows))
     shift = np.where(unknown, np.inf, A * (sign[first] * missed / np.sqrt(kept)))
     return shift, pair, _degrees_of_freedom(rows[first], count, kept, A, fit.nuisance)
 

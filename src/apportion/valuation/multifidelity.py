@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector, log_choose, size_shares
-from apportion.valuation.inputs import Ends, checked, ends, finite, reach, share
+from apportion.valuation.inputs import Ends, checked, ends, finite, nothing, reach, share
 from apportion.valuation.intervals import RANKING_ONLY_BELOW
 
 FEWEST_PAIRS = 8
@@ -72,7 +72,7 @@ def combine(
     cheap, exact = leverage_pairs(rows_low), leverage_pairs(rows)
     known = assisted(cheap, cheap.odd(y_low)).known()
     found = following(exact, exact.odd(y), exact.odd(y_paired), known, cheap.find(exact))
-    return interval(found, shared, level)
+    return interval(found, shared, level, 0.0 if all_seen(exact) else nothing(y, shared))
 
 
 def covers(k: int, m: int, n: int, method: str) -> str:
@@ -87,15 +87,18 @@ def covers(k: int, m: int, n: int, method: str) -> str:
     )
 
 
-def interval(found: "Assisted", shared: Ends, level: float) -> Combined:
+def interval(found: "Assisted", shared: Ends, level: float, none: float = 0.0) -> Combined:
     """What `found` says of the players' differences, with the gain v1 - v0 shared out evenly and the errors of both ends.
 
-    Credits sum to the gain as the fit of all players has them. Each interval is about the player's own fit, wide enough to hold both."""
+    Credits sum to the gain as the fit of all players has them. Each interval is about the player's own fit, wide enough to hold both.
+    Errors of at most `none` are unknown, as in `intervals.hc3`."""
     n = len(found.phi)
     phi, middle = found.drawn + shared.gain / n, found.phi + shared.gain / n
     own = np.sum(found.shift**2, axis=1)
+    own = np.where(own <= none**2, np.inf, own) if none else own
+    known = np.isfinite(own)
     # From few pairs a player's variance comes out too small by chance: lift it towards the players' mean, never lower it.
-    lifted = np.maximum(own, (found.spare * own + PRIOR * own[np.isfinite(own)].mean()) / (found.spare + PRIOR))
+    lifted = np.maximum(own, (found.spare * own + PRIOR * (own[known].mean() if known.any() else 0.0)) / (found.spare + PRIOR))
     of_ends = np.tile(shared.variance / n**2, (n, 1))
     half = reach(level, lifted, found.spare, of_ends, shared.spare)
     rho = (float(found.rho[0]), float(found.rho[1])) if len(found.rho) else (0.0, 0.0)
@@ -121,6 +124,12 @@ class Pairs(NamedTuple):
         """Where each pair of `others` is among these, -1 where it is not."""
         place = {S.tobytes(): j for j, S in enumerate(self.S)}
         return np.array([place.get(S.tobytes(), -1) for S in others.S], dtype=np.intp)
+
+
+def all_seen(pairs: Pairs) -> bool:
+    """Whether all pairs of proper coalitions are there."""
+    J, n = pairs.S.shape
+    return bool(2 ** (n - 1) - 1 <= J)
 
 
 def leverage_pairs(rows: Coalitions) -> Pairs:

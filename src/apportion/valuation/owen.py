@@ -25,7 +25,7 @@ def draw(groups: ArrayLike, m: int, seed: int) -> Coalitions:
     tell. Within a group's game the number of other groups and that of own players are uniform, without replacement.
     A pure function of its arguments; fewer rows from the same seed are the first rows of more.
     Raises ValuationError for labels that are not as stated, a negative seed, an odd m, fewer than the 2 (n - 1) coalitions
-    that it takes to tell all players apart, and more than there are."""
+    that it takes at least to tell all players apart (4 (n - 1) always do), and more than there are."""
     labels, of, members = _grouped(groups)
     g, n, m, seed = len(labels), len(of), whole("m", m), whole("seed", seed)
     # Each game's pairs: half of 2**g - 2, and for a group of b players half of 2**(g - 1) (2**b - 2).
@@ -139,7 +139,10 @@ def _others(g: int, count: int, start: Vector, seed: list[int]) -> Coalitions:
 
 def _grouped(groups: ArrayLike) -> tuple[Whole, Whole, Whole]:
     """Labels (g,), the group of each player as a position among them (n,), and the number of players of each group (g,)."""
-    found = np.asarray(groups)
+    try:
+        found = np.asarray(groups)
+    except ValueError:
+        raise ValuationError("found groups of several lengths, expected (n,) whole numbers: one label a player") from None
     if found.ndim != 1 or found.size < 2 or found.dtype.kind not in "iu":
         raise ValuationError(
             f"found groups of shape {found.shape} and {found.dtype}, expected (n,) whole numbers: one label a player, n >= 2"
@@ -156,4 +159,6 @@ def _game_of(whom: str, rows: Coalitions, n: int) -> Iterator[Coalitions]:
             raise ValuationError("found no coalitions that tell them apart")
         yield rows
     except ValuationError as error:
-        raise ValuationError(f"{whom}: {error}; all {n} players together need at least {2 * (n - 1)} coalitions (owen.draw)") from error
+        raise ValuationError(
+            f"{whom}: {error}; all {n} players together need at least {2 * (n - 1)} coalitions, better twice that (owen.draw)"
+        ) from error

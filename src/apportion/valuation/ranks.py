@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import Vector
+from apportion.valuation.coalitions import Vector, whole
 from apportion.valuation.inputs import reach, share
 from apportion.valuation.intervals import jackknife
 
@@ -52,6 +52,8 @@ def order(
     The chance that any statement in `ahead` is false is at most 1 - level, and so is the chance that any rank lies outside
     lowest..highest; the band is another statement, of the same level. `seed` is of the simulation alone, which more than 600
     players and levels above 0.99 do without: they have Bonferroni's bound, which claims less."""
+    if (seed := whole("seed", seed)) < 0:
+        raise ValuationError(f"found seed = {seed}, expected 0 or more")
     found = jackknife(Z, y, v0, v1)
     tie = TIE * float(np.abs([*np.asarray(y, dtype=np.float64), *found.ends[:2]]).max())
     common = Common(found.slopes * np.sqrt(found.ends.variance), found.ends.spare)
@@ -98,6 +100,9 @@ def of_errors(
 
 def rank_statement(found: Order, i: int, j: int, names: Sequence[str]) -> str:
     """In words, for reports: what is established about players i and j, by their names (n,)."""
+    n = len(found.phi)
+    if not (0 <= whole("i", i) < n and 0 <= whole("j", j) < n and len(names) == n):
+        raise ValuationError(f"found players {i} and {j} and {len(names)} names, expected two from 0 to {n - 1} and {n} names")
     if found.ahead[j, i]:
         i, j = j, i
     if found.ahead[i, j]:

@@ -5,6 +5,7 @@ Armitage, McPherson & Rowe, Repeated significance tests on accumulating data, JR
 methods, 2000, chapters 7 and 19."""
 
 from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.stats import norm
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Vector
-from apportion.valuation.inputs import ends, share
+from apportion.valuation.inputs import ends, finite, share
 from apportion.valuation.intervals import hc3
 from apportion.valuation.ranks import Order, order
 
@@ -45,7 +46,7 @@ def spent(looks: Sequence[int], level: float = 0.95, spending: str = "obrien_fle
     if not given). What is claimed at level 1 - spent of its look holds at all looks together whatever joins them: meant for
     `ranks.order`. Later looks change nothing about earlier ones, so they may be chosen as one goes, but not by what was seen.
     Raises ValuationError for an unknown spending function, a level outside 0..1 and looks that do not increase up to `most`."""
-    if spending not in SPENDING:
+    if not isinstance(spending, str) or spending not in SPENDING:
         raise ValuationError(f"found spending = {spending!r}, expected one of {', '.join(SPENDING)}")
     return np.diff(SPENDING[spending](_shares(looks, most), 1 - share("level", level)), prepend=0.0)
 
@@ -103,8 +104,10 @@ def decide(look: Look, rule: str, target: float) -> Decision:
 
 def check(rule: str, target: float, n: int) -> None:
     """Raises ValuationError for an unknown rule and for a target that it cannot have among n players."""
-    if rule not in RULES:
+    if not isinstance(rule, str) or rule not in RULES:
         raise ValuationError(f"found rule = {rule!r}, expected one of {', '.join(RULES)}")
+    if not isinstance(target, Real):
+        raise ValuationError(f"found target = {target!r}, expected a number")
     if rule.startswith("top") and not (1 <= target < n and target == int(target)):
         raise ValuationError(f"found target = {target}, expected a whole number from 1 to {n - 1} for n = {n} players")
     if not target > 0:
@@ -142,10 +145,13 @@ RULES: dict[str, Callable[[Look, float], Decision]] = {"width": _width, "share":
 
 def _shares(looks: Sequence[int], most: int | None) -> Vector:
     """The share of information at each look, (k,), or a ValuationError."""
-    at = np.asarray(looks, dtype=np.float64)
+    try:
+        at = np.asarray(looks, dtype=np.float64)
+    except (TypeError, ValueError):
+        at = np.empty(0)
     if at.ndim != 1 or at.size == 0 or not np.isfinite(at).all():
         raise ValuationError(f"found looks = {looks!r}, expected numbers of coalitions")
-    end = float(at[-1] if most is None else most)
+    end = float(at[-1] if most is None else finite("most", most))
     if not (at[0] > 0 and np.all(np.diff(at) >= CLOSEST * at[1:]) and at[-1] <= end < np.inf):
         raise ValuationError(
             f"found looks = {looks!r} of at most {end:.0f} coalitions, expected them to increase from above 0 to that, "
