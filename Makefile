@@ -44,7 +44,7 @@ for name in sorted(names.keys() - {"apportion"}):
 endef
 export LOCK
 
-.PHONY: help setup demo test check policies compile chart images image-cpu image-gpu sbom sbom-cpu sbom-gpu test-containers lock clean
+.PHONY: help setup demo test check policies services compile chart images image-cpu image-gpu sbom sbom-cpu sbom-gpu test-containers lock clean
 
 help: ## list what make can do (this list)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ check: $(READY) ## lint, formatting, types, and which module may import which
 
 compile: $(READY) ## write pipelines/compiled/*.yaml, what a cluster runs
 	@$(PY) -m pipelines compile
+
+services: $(READY) ## run a real S3-compatible server and MLflow here until Ctrl-C, and say what to set
+	@$(PY) tests/services.py
 
 chart: compile ## bring into the chart what it has of the repository: the compiled pipeline, the schema of configurations
 	@$(PY) tests/helm/refresh.py

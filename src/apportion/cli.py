@@ -32,9 +32,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=__version__)
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     plan = _command(commands, "plan", plan_round, "check everything, decide what a round evaluates, print its address")
-    plan.add_argument("config", type=Path)
-    plan.add_argument("--workdir", type=Path, default=Path("work"))
-    plan.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value")
+    _configured(plan)
     for name in stages.STAGES:
         stage = _command(commands, name, run_stage, f"run stage {name} of a planned round")
         stage.add_argument("round")
@@ -51,7 +49,20 @@ def parser() -> argparse.ArgumentParser:
     order.add_argument("other", metavar="CONTRIBUTOR")
     verify = _command(commands, "verify", verify_round, "read every record of a round again and recompute its credits")
     verify.add_argument("round")
+    doctor = _command(commands, "doctor", check_places, "check store, tracking, Kubeflow and cluster, and say what to mend")
+    _configured(doctor)
+    doctor.add_argument("--images", action="store_true", help="ask the registry for the images too")
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    lifecycle = _command(commands, "lifecycle", let_expire, "let weights and samples in the bucket expire; scores never do")
+    _configured(lifecycle)
+    lifecycle.add_argument("--days", type=int, required=True, metavar="N")
     return top
+
+
+def _configured(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path)
+    command.add_argument("--workdir", type=Path, default=Path("work"))
+    command.add_argument("--set", dest="overrides", action="append", default=[], metavar="key=value")
 
 
 def _command(commands: Any, name: str, act: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
@@ -180,6 +191,33 @@ def verify_round(told: argparse.Namespace) -> None:
     from apportion.stages import verify
 
     logging.info(json.dumps(verify.run(told.round)))
+
+
+def check_places(told: argparse.Namespace) -> None:
+    """Raises ApportionError, after everything has been checked and shown, where a check failed."""
+    from apportion import doctor
+    from apportion.errors import ApportionError
+
+    config = load(told.config, told.overrides, told.workdir)
+    if told.json:
+        findings = list(doctor.examine(config, told.images))
+        print(doctor.to_json(findings))  # noqa: T201
+    else:
+        with console.status("checking …"):
+            findings = list(doctor.examine(config, told.images))
+        console.print(doctor.table(findings))
+    if failed := [finding.check for finding in findings if finding.result == "failed"]:
+        raise ApportionError(f"{len(failed)} of {len(findings)} checks failed: {', '.join(failed)}")
+
+
+def let_expire(told: argparse.Namespace) -> None:
+    from apportion.store import open_store
+    from apportion.store.lifecycle import expire
+
+    store = open_store(load(told.config, told.overrides, told.workdir).store)
+    changed = expire(store, told.days)
+    said = f"weights and samples expire after {told.days} days; scores, ledger and rounds never"
+    console.print(f"{store.uri}: {'' if changed else 'as it was: '}{said}", soft_wrap=True)
 
 
 if __name__ == "__main__":

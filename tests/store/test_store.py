@@ -154,7 +154,7 @@ def _overwrite(store: Store, key: str, change: Callable[[bytes], bytes], forget_
         if forget_checksum:
             path.with_name(f".{path.name}.sha256").unlink()
         return
-    client, name = store._client, {"Bucket": store._bucket, "Key": store._prefix + key}
+    client, name = store._client, {"Bucket": store._bucket, "Key": store.prefix + key}
     answer = client.get_object(**name)
     client.put_object(**name, Body=change(answer["Body"].read()), Metadata={} if forget_checksum else answer["Metadata"])
 

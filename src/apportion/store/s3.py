@@ -6,10 +6,13 @@ import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, cast
 
 from apportion.errors import Damaged, NotFound, StoreError
 from apportion.store.contract import HANDS_OFF, KEY, Pointer, Store, checked, checked_prefix
+from apportion.store.environment import environment
+from apportion.store.refusals import hint, skew
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -20,22 +23,6 @@ _PUT_LIMIT = 5 * 2**30  # bytes in one PutObject; multipart uploads would need t
 _IMPATIENT: dict[str, Any] = {"connect_timeout": 3, "read_timeout": 10, "retries": {"mode": "standard", "total_max_attempts": 2}}
 _PATIENT: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 120, "retries": {"mode": "standard", "total_max_attempts": 8}}
 
-_HINTS = {
-    "NoSuchBucket": "the bucket does not exist: create it or name another",
-    "404": "not an S3 endpoint, it seems: check AWS_ENDPOINT_URL_S3",
-    "NotImplemented": "the server lacks conditional writes (If-None-Match, If-Match): use one that has them",
-    # a HEAD has no body to name its error: botocore gives the status instead
-    **dict.fromkeys(("AccessDenied", "403"), "access denied: the credentials need s3:GetObject, s3:PutObject and s3:ListBucket"),
-    **dict.fromkeys(
-        ("NoCredentialsError", "PartialCredentialsError", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"),
-        "no usable credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or an identity of the pod",
-    ),
-    **dict.fromkeys(
-        ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError"),
-        "no answer from the endpoint: check AWS_ENDPOINT_URL_S3 and the network",
-    ),
-}
-
 
 class S3Store(Store):
     """A bucket, or a prefix of one. The sha256 is kept as metadata too, so checking does not hang on what the server supports."""
@@ -45,12 +32,17 @@ class S3Store(Store):
         from botocore.config import Config
         from botocore.exceptions import BotoCoreError
 
-        self._bucket, self._prefix, self._endpoint = bucket, f"{prefix}/" if prefix else "", endpoint_url
+        self._bucket, self.prefix, self._endpoint = bucket, f"{prefix}/" if prefix else "", endpoint_url
         self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+        told = environment()
+        self._encryption = told.encryption
+        config = Config(**network, s3={"addressing_style": cast(Any, told.addressing)})
         try:
-            self._client: S3Client = boto3.Session().client("s3", endpoint_url=endpoint_url, config=Config(**network))
+            session = boto3.Session(region_name=told.region)
+            self._client: S3Client = session.client("s3", endpoint_url=endpoint_url, config=config)
         except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
             raise StoreError(f"{self.uri}: {error}; correct the AWS_… settings or option `store`") from error
+        self._client.meta.events.register("needs-retry.s3.HeadBucket", _once)
 
     def exists(self, key: str) -> bool:
         return bool(self._ask("head_object", key, 404) != 404)
@@ -68,7 +60,42 @@ class S3Store(Store):
         return tag
 
     def probe(self) -> None:
-        Store.probe(S3Store(self._bucket, self._prefix.rstrip("/"), self._endpoint, _IMPATIENT))
+        Store.probe(self.impatient())
+
+    def impatient(self) -> "S3Store":
+        """The same store, which answers or fails within seconds."""
+        return S3Store(self._bucket, self.prefix.rstrip("/"), self._endpoint, _IMPATIENT)
+
+    def clock(self) -> timedelta | None:
+        """How far the server's clock is ahead of ours, to a second or so; None where it tells no time."""
+        from botocore.exceptions import ClientError
+
+        with self._explained():
+            try:
+                return skew(cast(Any, self._client.head_bucket(Bucket=self._bucket)))
+            except ClientError as error:  # a refusal tells the time too
+                return skew(cast(Any, error.response))
+
+    def lifecycle(self) -> dict[str, Any]:
+        """The bucket's own, whoever set it: `Rules`, and what holds for all of them."""
+        from botocore.exceptions import ClientError
+
+        with self._explained():
+            try:
+                told = self._client.get_bucket_lifecycle_configuration(Bucket=self._bucket)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "NoSuchLifecycleConfiguration":
+                    raise
+                return {"Rules": []}
+        return {name: value for name, value in told.items() if name != "ResponseMetadata"}
+
+    def set_lifecycle(self, told: dict[str, Any]) -> None:
+        """Replaces the whole of it."""
+        arguments: Any = {name: value for name, value in told.items() if name != "Rules"}
+        with self._explained():
+            self._client.put_bucket_lifecycle_configuration(
+                Bucket=self._bucket, LifecycleConfiguration={"Rules": told["Rules"]}, **arguments
+            )
 
     def _put(self, key: str, data: bytes, condition: dict[str, str]) -> str | None:
         """The tag of what was written, None if the condition did not hold."""
@@ -76,10 +103,10 @@ class S3Store(Store):
             raise StoreError(f"{self.where(key)}: found {len(data)} bytes, one object holds at most {_PUT_LIMIT}; store it in parts")
         digest, writer = hashlib.sha256(data), secrets.token_hex(8)
         checksum = {"ChecksumAlgorithm": "SHA256", "ChecksumSHA256": b64encode(digest.digest()).decode()}
-        metadata = {"sha256": digest.hexdigest(), "writer": writer}
+        described = {"Metadata": {"sha256": digest.hexdigest(), "writer": writer}, **checksum, **self._encryption}
         refusals = (404, 409, 412) if "IfMatch" in condition else (409, 412)  # 404: what should match is not there
         for attempt in range(8):
-            answer = self._ask("put_object", key, *refusals, Body=data, Metadata=metadata, **checksum, **condition)
+            answer = self._ask("put_object", key, *refusals, Body=data, **described, **condition)
             if answer in (404, 412):
                 # The answer to our first attempt may have been lost and boto3's retry refused: then the object there is ours.
                 head = self._ask("head_object", key, 404)
@@ -117,7 +144,7 @@ class S3Store(Store):
 
         with self._explained():
             try:
-                return getattr(self._client, operation)(Bucket=self._bucket, Key=self._prefix + checked(key), **arguments)
+                return getattr(self._client, operation)(Bucket=self._bucket, Key=self.prefix + checked(key), **arguments)
             except ClientError as error:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
                 if status not in accepted or error.response["Error"]["Code"] == "NoSuchBucket":
@@ -126,8 +153,8 @@ class S3Store(Store):
 
     def _pages(self, prefix: str) -> Iterator[str]:
         with self._explained():
-            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
-                keys = (item["Key"].removeprefix(self._prefix) for item in page.get("Contents", []))
+            for page in self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=self.prefix + prefix):
+                keys = (item["Key"].removeprefix(self.prefix) for item in page.get("Contents", []))
                 yield from (key for key in keys if KEY.fullmatch(key))
 
     @contextmanager
@@ -137,6 +164,11 @@ class S3Store(Store):
         try:
             yield
         except (BotoCoreError, ClientError) as error:
-            name = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-            hint = _HINTS.get(name, "check the server")
-            raise StoreError(f"{self.uri} at {self._client.meta.endpoint_url}: {hint} (option `store`); {error}") from error
+            why = hint(error, bool(self._encryption))
+            raise StoreError(f"{self.uri} at {self._client.meta.endpoint_url}: {why} (option `store`); {error}") from error
+
+
+def _once(request_dict: Any, response: Any, **_: Any) -> None:
+    """botocore asks for a bucket's region where it is sent elsewhere, and without end where that question is sent elsewhere too."""
+    if response is not None and "x-amz-bucket-region" not in response[1]["ResponseMetadata"]["HTTPHeaders"]:
+        request_dict["context"].setdefault("s3_redirect", {})["redirected"] = True

@@ -29,6 +29,8 @@ _PARAMS, _METRICS = 100, 500  # entries in one request; MLflow takes 1,000 metri
 _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"  # by default MLflow retries for minutes
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
 _MEND = "check the server or file there and its credentials (MLFLOW_TRACKING_…), change {options}, or track nothing: tracking.uri=null"
+_TRUST = "name the file of its certificate authority in MLFLOW_TRACKING_SERVER_CERT_PATH"
+_AGAIN = "nothing is lost: then run the same command again"
 _BENEATH = (  # what the libraries beneath MLflow raise through it
     ("sqlalchemy.exc", "SQLAlchemyError"),
     ("alembic.util", "CommandError"),
@@ -83,7 +85,7 @@ class MlflowTracker(Tracker):
 
         entries = [Param(key(name), str(value)) for name, value in values.items()]
         mend = "a run takes each parameter once: delete the run in MLflow, or choose another tracking.experiment"
-        with self._explained("log parameters", mend):
+        with self._explained("log parameters", mend, where="INVALID_PARAMETER_VALUE"):
             for batch in _batches(entries, _PARAMS):
                 self._client.log_batch(run, params=batch)
 
@@ -247,13 +249,17 @@ class MlflowTracker(Tracker):
             self._client.set_tag(run.info.run_id, NOT_FINITE, "\n".join(sorted(odd.union(before))))
 
     @contextmanager
-    def _explained(self, what: str, mend: str = _MEND.format(options="tracking.uri")) -> Iterator[None]:
+    def _explained(self, what: str, mend: str | None = None, where: str | None = None) -> Iterator[None]:
+        """Refusals as one error; `mend` is said where MLflow's code is `where`, or of any."""
         _silence()
         try:
             yield
         except _refusals() as error:
-            reason = " ".join(masked(str(error)).partition("\n")[0].split())[:600] or type(error).__name__
-            raise TrackingError(f"MLflow at {masked(self._uri)} cannot {what}: {reason}; {mend}") from error
+            reason = _reason(masked(str(error))) or type(error).__name__
+            if mend is None or where not in (None, getattr(error, "error_code", None)):
+                mend = _MEND.format(options="tracking.uri")
+            trust = f"{_TRUST}, " if "CERTIFICATE_VERIFY_FAILED" in reason else ""
+            raise TrackingError(f"MLflow at {masked(self._uri)} cannot {what}: {reason}; {trust}{mend}; {_AGAIN}") from error
 
 
 @contextmanager
@@ -286,6 +292,13 @@ def _refusals() -> tuple[type[BaseException], ...]:
 
     loaded = (getattr(sys.modules[module], name) for module, name in _BENEATH if module in sys.modules)
     return (MlflowException, OSError, ImportError, sqlite3.Error, *loaded)
+
+
+def _reason(text: str) -> str:
+    """The first line of an error, without what requests and urllib3 say around the cause where there was no answer."""
+    line = " ".join(text.partition("\n")[0].split())
+    cause = re.sub(r"^API request to \S+ failed with exception .*?\(Caused by (.*)\)$", r"\1", line)
+    return re.sub(r"HTTPS?Connection(Pool)?\([^)]*\): ", "", cause)[:600]
 
 
 def _batches(entries: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

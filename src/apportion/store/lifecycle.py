@@ -1,0 +1,96 @@
+"""What a bucket forgets by itself: weights and samples, made again where they are needed. Scores, ledger and rounds never expire."""
+
+import hashlib
+from typing import Any
+
+from apportion.errors import StoreError
+from apportion.store.contract import Store
+from apportion.store.s3 import S3Store
+
+Rule = dict[str, Any]
+
+EXPIRING = ("checkpoints", "samples")
+KEPT = ("games", "rounds", "heads", "manifests", "images", "references", "networks")
+"""Folders of a store that no rule may expire: what they hold is made only once, or from these."""
+
+
+def expire(store: Store, days: int) -> bool:
+    """Lets weights and samples expire after so many days, and uploads that broke off; True where the bucket's rules were changed.
+
+    Rules of others stay as they are. Raises StoreError for a folder, which has no rules, for less than a day, and where the server
+    refuses, or takes a rule and does not show it.
+    """
+    if not isinstance(store, S3Store):
+        raise StoreError(
+            f"found {store.uri}, expected s3://bucket/prefix: a folder has no lifecycle rules (option `store`); where no round is under "
+            f"way, {' and '.join(f'{name}/' for name in EXPIRING)} in it may be deleted by hand"
+        )
+    if days < 1:
+        raise StoreError(f"found {days} days, expected at least 1 (--days)")
+    wanted, known = _wanted(store, days), store.lifecycle()
+    if all(any(_says(found, rule) for found in known["Rules"]) for rule in wanted):
+        return False
+    others = [rule for rule in known["Rules"] if rule.get("ID") not in {rule["ID"] for rule in wanted}]
+    store.set_lifecycle({**known, "Rules": [*map(_with_filter, others), *wanted]})
+    shown = {rule.get("ID") for rule in store.lifecycle()["Rules"]}
+    if missing := [rule["ID"] for rule in [*wanted, *others] if rule.get("ID") not in shown]:
+        raise StoreError(f"{store.uri}: the server took the lifecycle rules and does not show {missing}; set them with its own tools")
+    return True
+
+
+def expires_after(store: S3Store, rules: list[Rule]) -> int | None:
+    """Days until weights and samples expire by our rules, None where these are not all there."""
+    ours = {rule.get("ID"): rule.get("Expiration", {}).get("Days") for rule in rules if rule.get("Status") == "Enabled"}
+    days = [ours.get(_id(store, folder)) for folder in EXPIRING]
+    return None if None in days else max(day for day in days if day is not None)
+
+
+def threats(store: S3Store, rules: list[Rule]) -> list[str]:
+    """Names of rules that delete, after a time, what a store must keep: credits would have to be paid for twice."""
+    kept = [store.prefix + name + "/" for name in KEPT]
+    return [
+        str(rule.get("ID", "without a name"))
+        for rule in rules
+        if rule.get("Status") == "Enabled"
+        and rule.get("Expiration", {}).keys() & {"Days", "Date"}
+        and any(folder.startswith(_prefix(rule)) or _prefix(rule).startswith(folder) for folder in kept)
+    ]
+
+
+def _id(store: S3Store, folder: str) -> str:
+    """The name of our rule for a folder of this store: stores that share a bucket have rules of their own."""
+    return f"apportion-{folder}" + (f"-{hashlib.sha256(store.prefix.encode()).hexdigest()[:8]}" if store.prefix else "")
+
+
+def _wanted(store: S3Store, days: int) -> list[Rule]:
+    return [
+        {
+            "ID": _id(store, folder),
+            "Status": "Enabled",
+            "Filter": {"Prefix": f"{store.prefix}{folder}/"},
+            "Expiration": {"Days": days},
+            "NoncurrentVersionExpiration": {"NoncurrentDays": 1},  # or a bucket with versions keeps all that has expired
+            "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+        }
+        for folder in EXPIRING
+    ]
+
+
+def _says(found: Rule, wanted: Rule) -> bool:
+    """Whether a rule is as wanted; a server may tell more of it."""
+    return all(found.get(name) == told for name, told in wanted.items())
+
+
+def _prefix(rule: Rule) -> str:
+    """The keys that a rule is for. One that asks for tags as well is for none of ours: objects of a store have no tags."""
+    told = rule.get("Filter", {})
+    if told.keys() & {"Tag", "And"} and (told.get("Tag") or told.get("And", {}).get("Tags")):
+        return "\0"
+    return str(rule.get("Prefix") or told.get("Prefix") or told.get("And", {}).get("Prefix") or "")
+
+
+def _with_filter(rule: Rule) -> Rule:
+    """The same rule in the form that S3 takes beside ours: it mixes no rules of its older form with those that have a filter."""
+    if "Prefix" not in rule:
+        return rule
+    return {name: told for name, told in rule.items() if name != "Prefix"} | {"Filter": {"Prefix": rule["Prefix"]}}
