@@ -144,7 +144,7 @@ def _grown(rows: Coalitions, y: Vector, seen: Pairs) -> CrossFit:
 
     What the credits sum to is read off the pairs as well, from odd functions of size, so that no value of nobody off the scale is
     left to the trees. Folds are by the size of odd parts, in turn: neither the names of players nor the order of rows decides what they
-    are paid."""
+    are paid, but where values tie: odd parts that are equal fall to folds, and splits of equal gain to players, in their order."""
     t, n = seen.odd(y), rows.shape[1]
     fold = np.empty(len(t), dtype=np.intp)
     fold[np.argsort(np.abs(t), kind="stable")] = np.arange(len(t)) % FOLDS
