@@ -1,0 +1,81 @@
+"""The image under test, the servers that its containers speak to, and one whole round in containers."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from base import base, build_variables, engine, make_images
+from rounds import BUCKET, PREFIX, Done, run_round
+from servers import CREDENTIALS, make_bucket, mlflow_server, s3_endpoint  # noqa: F401
+from tasks import ROOT, Cluster, Engine
+from tiny import CONFIG, REMOVALS
+
+from apportion.config import Config, load
+
+TIMES = pytest.StashKey[dict[str, float]]()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """What needs an engine is collected where it is asked for by name, as `make test-containers` does."""
+    asked = any("tests/containers" in Path(argument).as_posix() for argument in config.args)
+    return None if asked or collection_path.name in ("containers", "test_dockerfiles.py") else True
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for what, seconds in config.stash.get(TIMES, {}).items():
+        terminalreporter.write_line(f"{what}: {seconds:.1f} s")
+
+
+@pytest.fixture(scope="session")
+def times(pytestconfig: pytest.Config) -> dict[str, float]:
+    """Shown at the end: seconds of what is not to become slow."""
+    return pytestconfig.stash.setdefault(TIMES, {})
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory: pytest.TempPathFactory, times: dict[str, float]) -> dict[str, str]:
+    """Variables of `make images` for this machine."""
+    begun = time.perf_counter()
+    told = build_variables(tmp_path_factory.mktemp("build")) | {"BASE_IMAGE_CPU": base(), "IMAGES": "cpu"}
+    times["engine and base"] = time.perf_counter() - begun
+    return told
+
+
+@pytest.fixture(scope="session")
+def image(build: dict[str, str], times: dict[str, float]) -> Engine:
+    tag = os.environ.get("IMAGE_CPU", "localhost/apportion-test/cpu:current")
+    times["image"] = make_images(build | {"IMAGE_CPU": tag})
+    return Engine(engine(), tag)
+
+
+@pytest.fixture(scope="session")
+def cluster(image: Engine, s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Cluster:  # noqa: F811
+    make_bucket(s3_endpoint, BUCKET)
+    kernels = {name: os.environ[name] for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ}  # of this processor
+    return Cluster(image, tmp_path_factory.mktemp("pods"), CREDENTIALS | kernels | {"AWS_ENDPOINT_URL_S3": s3_endpoint})
+
+
+@pytest.fixture(scope="session")
+def config(cluster: Cluster, mlflow_server: str) -> Config:  # noqa: F811
+    """The tiny configuration with a counterfactual, whose two removals are evaluated after the credits."""
+    return load(CONFIG, [REMOVALS, f"store=s3://{BUCKET}/{PREFIX}", f"tracking.uri={mlflow_server}"])
+
+
+@pytest.fixture(scope="session")
+def done(cluster: Cluster, config: Config, times: dict[str, float]) -> Done:
+    return run_round(cluster, config, times)
+
+
+@pytest.fixture(scope="session")
+def local(tmp_path_factory: pytest.TempPathFactory, config: Config, times: dict[str, float]) -> Path:
+    """The folder of the same round, run without containers by `python -m pipelines run` in a work folder."""
+    workdir, begun = tmp_path_factory.mktemp("local"), time.perf_counter()
+    command = [sys.executable, "-m", "pipelines", "run", CONFIG, "--workdir", workdir, "--set", REMOVALS]
+    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert ran.returncode == 0, ran.stdout
+    times["round without containers"] = time.perf_counter() - begun
+    (round,) = (workdir / "store" / "rounds").iterdir()
+    return round
