@@ -51,9 +51,9 @@ def reach(level: float, variance: Vector, spare: Vector, of_ends: Vector, ends_s
     """Half-widths (...,) of intervals about sums of independent errors: of coalitions, with variance (...,) estimated with `spare` (...,)
     degrees of freedom, and of v0 and v1, of_ends (..., 2) with ends_spare (2,).
 
-    Each of the two parts by its own quantile of Student's t, squares added: never short, and exact where one part is all there is
-    (Banerjee 1960). The ends among themselves have Welch's degrees of freedom (Welch 1947), which all three together had better
-    not have: where an end with two of them happens to look quiet they cover .91 at a level of .95, and so they cover .94 to .98."""
+    Each of the two parts by its own quantile of Student's t, squares added: never short where each has them right, and exact where one
+    is all there is (Banerjee 1960). The ends among themselves have Welch's degrees of freedom (Welch 1947). All three together had
+    better not: where an end with two of them happens to look quiet they cover .91 at a level of .95, and so they cover .94 to .98."""
     ends = of_ends.sum(axis=-1)
     share = np.divide(of_ends, ends[..., None], out=np.zeros_like(of_ends), where=ends[..., None] > 0)
     with np.errstate(divide="ignore"):  # of ends that are known

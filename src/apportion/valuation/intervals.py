@@ -89,10 +89,13 @@ def covers(m: int, n: int, method: str, *, every: bool = False) -> str:
         f"a player's Shapley value in the {method} game, each player taken alone, over the draw of coalitions and the noise of "
         "their evaluation; not how far that game is from retraining"
     )
+    return ranking_only(m, n, "coalitions") + text
+
+
+def ranking_only(m: int, n: int, what: str) -> str:
+    """The beginning of what an interval covers: that m coalitions (`what` they are called) are too few for n players; nothing where not."""
     enough = min(RANKING_ONLY_BELOW * n, 2**n - 2)
-    if m < enough:
-        return f"ranking only ({m} coalitions for {n} players, expected at least {enough}): {text}"
-    return text
+    return f"ranking only ({m} {what} for {n} players, expected at least {enough}): " if m < enough else ""
 
 
 def _covers_noise(m: int, n: int, method: str) -> str:

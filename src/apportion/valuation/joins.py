@@ -18,7 +18,7 @@ from scipy.stats import ncf
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector, log_choose, members, size_shares, whole
 from apportion.valuation.inputs import Ends, checked, ends, finite, nothing, share
-from apportion.valuation.intervals import RANKING_ONLY_BELOW
+from apportion.valuation.intervals import ranking_only
 from apportion.valuation.multifidelity import Combined, Pairs, all_seen, assisted, following, interval, log_kernel
 
 EVALUATE, EVERYONE = -1, -2
@@ -202,10 +202,9 @@ def credits(rounds: Sequence[Round], v0: ArrayLike, level: float = 0.95) -> Comb
 
 def covers(k: int, m: int, n: int, method: str) -> str:
     """In words, for reports: what an interval of `credits` covers, from k coalitions of the n players of now and m of the round before."""
-    enough = min(RANKING_ONLY_BELOW * n, 2**n - 2)
-    few = f"ranking only ({k} coalitions for {n} players, expected at least {enough}): " if k < enough else ""
     return (
-        f"{few}a player's Shapley value in the {method} game of all {n} players, each player taken alone, newcomers and those whose "
+        ranking_only(k, n, "coalitions")
+        + f"a player's Shapley value in the {method} game of all {n} players, each player taken alone, newcomers and those whose "
         f"worth a newcomer changes as well, over the draw of coalitions and the noise of their evaluation, from {k} coalitions of them "
         f"with the help of {m} of the round before, as long as the values of those still hold; not how far that game is from retraining"
     )

@@ -13,7 +13,7 @@ from scipy.stats import norm
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector, log_choose, size_shares
 from apportion.valuation.inputs import Ends, checked, ends, finite, nothing, reach, share
-from apportion.valuation.intervals import RANKING_ONLY_BELOW
+from apportion.valuation.intervals import ranking_only
 
 FEWEST_PAIRS = 8
 INFLATE = 0.85  # power of what a fit leaves of a pair that its residual is divided by: 1/2 (HC2) covers .87 to .95, 1 (HC3) .97 to 1
@@ -77,10 +77,9 @@ def combine(
 
 def covers(k: int, m: int, n: int, method: str) -> str:
     """In words, for reports: what an interval from k retrained coalitions of n players and m of the removal method covers."""
-    enough = min(RANKING_ONLY_BELOW * n, 2**n - 2)
-    few = f"ranking only ({k} retrained coalitions for {n} players, expected at least {enough}): " if k < enough else ""
     return (
-        f"{few}a player's Shapley value in the game of retraining, each player taken alone, over the draw of coalitions and the noise of "
+        ranking_only(k, n, "retrained coalitions")
+        + f"a player's Shapley value in the game of retraining, each player taken alone, over the draw of coalitions and the noise of "
         f"their evaluation, from {k} retrained coalitions with the help of {m} of {method}; also of a player whose worth shows in "
         "retraining alone. The fewer are retrained, the more the credits are drawn towards each other, as the intervals that hold them "
         "are not"
