@@ -8,24 +8,21 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from html import unescape
-from pathlib import Path
 from typing import Any, TypeVar
 
 import kfp
 import kfp_server_api
 import urllib3
-from kfp.client import KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH, ServiceAccountTokenVolumeCredentials
+from kfp.client import ServiceAccountTokenVolumeCredentials
 
+from apportion import kubeflow
 from apportion.config import Kfp
 from apportion.errors import ClusterError, ConfigError
+from apportion.kubeflow import Token
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
-
-IN_CLUSTER = "http://ml-pipeline.kubeflow.svc.cluster.local:8888"
-"""The API server of the usual installation."""
 
 TIMEOUT = 60.0
 """Seconds for one answer."""
@@ -85,51 +82,15 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
-@dataclass(frozen=True)
-class Token:
-    """Who we are to KFP, and how to renew that. The token itself is in none of what is shown."""
-
-    arguments: dict[str, Any]
-    mend: str
-
-
-def token() -> Token:
-    """From KFP_TOKEN, a file that KFP_TOKEN_FILE names (read anew for every request), or the pod's service account; else none."""
-    if text := os.environ.get("KFP_TOKEN", "").strip():
-        _one_word(text, "KFP_TOKEN")
-        return Token({"existing_token": text}, "renew KFP_TOKEN")
-    if path := os.environ.get("KFP_TOKEN_FILE"):
-        _one_word(_read(path, "KFP_TOKEN_FILE").strip(), path)
-        return Token({"credentials": ServiceAccountTokenVolumeCredentials(path)}, f"renew {path} (KFP_TOKEN_FILE)")
-    path = os.environ.get(KF_PIPELINES_SA_TOKEN_ENV, KF_PIPELINES_SA_TOKEN_PATH)
-    if Path(path).exists():
-        mend = f"see that {path} is a token of this pod's service account for the audience pipelines.kubeflow.org, and not past its time"
-        return Token({"credentials": ServiceAccountTokenVolumeCredentials(path)}, mend)
-    return Token({}, "set KFP_TOKEN or KFP_TOKEN_FILE: none is set, so no token was sent")
-
-
-def _read(path: str, variable: str) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ClusterError(f"cannot read {path}, which {variable} names: {error.strerror}") from error
-
-
-def _one_word(token: str, where: str) -> None:
-    """Anything else is no header of HTTP, and the error that says so would show it."""
-    if not re.fullmatch(r"[\x21-\x7e]+", token):
-        raise ClusterError(f"found no token, or blanks inside it, in {where}, expected one word")
-
-
 class Connection:
     """KFP at one host, in one namespace where it has several users. `ask` does all the talking."""
 
     def __init__(self, told: Kfp) -> None:
-        self.host, self.token = _host(told), token()
+        self.host, self.token = _host(told), kubeflow.token()
         authority = os.environ.get("SSL_CERT_FILE")
         if authority and self.host.startswith("https:"):
-            _read(authority, "SSL_CERT_FILE")
-        make = self.token.arguments | {"host": self.host, "ssl_ca_cert": authority or None}
+            kubeflow.read(authority, "SSL_CERT_FILE")
+        make = _shown(self.token) | {"host": self.host, "ssl_ca_cert": authority or None}
         self.client: Client = self.ask("connect", lambda: Client(**make))
         many = self.ask("connect", self.client.get_kfp_healthz).multi_user
         self.namespace: str | None = (told.namespace or self.client.get_user_namespace()) if many else None
@@ -175,12 +136,19 @@ class Connection:
 
 
 def _host(told: Kfp) -> str:
-    host = told.host or os.environ.get("KF_PIPELINES_ENDPOINT") or (IN_CLUSTER if "KUBERNETES_SERVICE_HOST" in os.environ else None)
+    host = kubeflow.address(told)
     if host is None:
         raise ConfigError(
             "found no address of Kubeflow Pipelines, expected one in cluster.kfp.host, as https://kubeflow.example.com/pipeline"
         )
-    return host.rstrip("/")
+    return host
+
+
+def _shown(token: Token) -> dict[str, Any]:
+    """What KFP's own client is told of it: a file rather than its text, so that it reads it anew."""
+    if token.path:
+        return {"credentials": ServiceAccountTokenVolumeCredentials(token.path)}
+    return {"existing_token": token.text} if token.text else {}
 
 
 def _message(body: bytes | str | None) -> str:

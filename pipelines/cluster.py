@@ -30,6 +30,9 @@ def equip(task: PipelineTask, stage: Stage, cluster: Cluster) -> PipelineTask:
     _place(task, pool)
     _environment(task, cluster)
     _volumes(task, cluster, pool)
+    if stage == "plan":  # which takes what it reads into the store, from where the other stages have it
+        for volume in cluster.volumes:
+            kubernetes.mount_pvc(task, volume.claim, volume.path)
     _patience(task, cluster.attempts(stage), round(cluster.hours(stage) * 3600))
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     for key, value in cluster.labels.items():

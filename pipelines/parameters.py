@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -41,8 +42,10 @@ def check_shared(config: Config) -> None:
         if urlsplit(place).scheme == "s3" or place == "openmoji":
             continue
         if not path.startswith("/") or "{workdir}" in path:
-            raise _unshared(option, place, "an absolute path inside the image: `plan` reads it in its pod (cluster.images.cpu)")
-        log.info("%s: `plan` reads %s in its pod, so it must be in the image %s", option, path, config.cluster.image("plan"))
+            raise _unshared(option, place, "an absolute path: `plan` reads it in its pod, from a claim (cluster.volumes) or the image")
+        claims = [f"on the claim {volume.claim}" for volume in config.cluster.volumes if PurePosixPath(path).is_relative_to(volume.path)]
+        where = claims[0] if claims else f"in the image {config.cluster.image('plan')}"
+        log.info("%s: `plan` reads %s in its pod, so it must be %s", option, path, where)
     if config.compute.device == "auto" and any(config.cluster.pool(stage).accelerators for stage in WORKERS):
         log.warning("compute.device is auto: `plan` settles the precision where it runs, without an accelerator; say compute.device: cuda")
 

@@ -12,22 +12,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 import kfp_server_api as api
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from google.protobuf import json_format
 from kfp.pipeline_spec import pipeline_spec_pb2
 
@@ -323,8 +317,8 @@ def _error(status: int, message: str) -> bytes:
 
 
 @contextmanager
-def serve(server: KfpApi, authority: Path | None = None) -> Iterator[KfpApi]:
-    """Answers at `server.url` until the end of the block; over TLS where there is a file to write its certificate to."""
+def serve(server: KfpApi, tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]:
+    """Answers at `server.url` until the end of the block; over TLS as `servers.certified` makes it."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -353,35 +347,15 @@ def serve(server: KfpApi, authority: Path | None = None) -> Iterator[KfpApi]:
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listening.handle_error = lambda *_: None  # type: ignore[method-assign]
-    if authority:
-        listening.socket = _certified(authority).wrap_socket(listening.socket, server_side=True)
+    if tls:
+        listening.socket = tls.wrap_socket(listening.socket, server_side=True)
     threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    server.url = f"{'https' if authority else 'http'}://127.0.0.1:{listening.server_port}"
+    server.url = f"{'https' if tls else 'http'}://127.0.0.1:{listening.server_port}"
     try:
         yield server
     finally:
         listening.shutdown()
         listening.server_close()
-
-
-def _certified(authority: Path) -> ssl.SSLContext:
-    """With a fresh certificate for 127.0.0.1 that only this file vouches for."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "a test")])
-    certificate = (
-        x509.CertificateBuilder(
-            name, name, key.public_key(), x509.random_serial_number(), now - timedelta(hours=1), now + timedelta(hours=1)
-        )
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    authority.write_bytes(certificate.public_bytes(Encoding.PEM))
-    secret = authority.with_suffix(".key")
-    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(authority, secret)
-    return context
 
 
 @pytest.fixture

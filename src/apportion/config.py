@@ -391,6 +391,25 @@ class Authority(Strict):
     key: Key = "ca.crt"
 
 
+OURS = ("/work", "/tmp", "/dev", "/etc", "/opt/apportion", "/proc", "/sys", "/var/run")  # noqa: S108 (folders of a pod)
+TAKEN = ("work", "tmp", "shm", "kfp-launcher")
+"""Volumes that a pod has already."""
+
+
+def _free(path: str) -> str:
+    """A folder that hides nothing a pod needs."""
+    if path == "/" or "/." in path or any(path == own or path.startswith(own + "/") or own.startswith(path + "/") for own in OURS):
+        raise ValueError(f"found {path}, expected a folder of its own, as /data: neither above nor below {', '.join(OURS)}")
+    return path
+
+
+class Volume(Strict):
+    """A PersistentVolumeClaim of the runs' namespace, with the images or the network that `plan` reads."""
+
+    claim: Label
+    path: Annotated[str, _matching(r"/[A-Za-z0-9._/-]*[A-Za-z0-9]", "an absolute path, as /data"), AfterValidator(_free)]
+
+
 class Toleration(Strict):
     """As in a pod."""
 
@@ -513,6 +532,7 @@ class Cluster(Strict):
     secrets: list[Secret] = [Secret(**secret, optional=True) for secret in SECRETS]
     env: dict[Plain, Value] = {}
     ca: Authority | None = None
+    volumes: list[Volume] = []
     pools: dict[Label, Pool] = {name: Pool.model_validate(pool) for name, pool in POOLS.items()}
     stages: dict[Stage, OfStage] = {}
     retries: Annotated[int, Field(ge=0, le=20)] = 2
@@ -540,6 +560,12 @@ class Cluster(Strict):
         given = [name for secret in self.secrets for name in secret.env] + list(self.env)
         if twice := sorted({name for name in given if given.count(name) > 1}):
             raise ValueError(f"found {', '.join(twice)} more than once in secrets and env, expected each variable once")
+        named = [*TAKEN, *([self.ca.config_map] if self.ca else []), *(volume.claim for volume in self.volumes)]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
+            raise ValueError(f"found {', '.join(twice)} in volumes or ca, expected another name: the pod has a volume of that name")
+        places = [volume.path for volume in self.volumes]
+        if twice := sorted({place for place in places if places.count(place) > 1}):
+            raise ValueError(f"found {', '.join(twice)} more than once in volumes, expected a path for each claim")
         return self
 
     def pool(self, stage: Stage) -> Pool:

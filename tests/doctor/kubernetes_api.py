@@ -19,7 +19,7 @@ TOKEN = "jane's-own-token"
 SECRET = "do-not-tell-0123"
 """The value of every Secret: it may be in nothing that the doctor says."""
 
-PLURALS = {"Namespace": "namespaces", "Node": "nodes", "Secret": "secrets", "ConfigMap": "configmaps", "ServiceAccount": "serviceaccounts"}
+PLURALS = {kind: f"{kind.lower()}s" for kind in ("Namespace", "Node", "Secret", "ConfigMap", "ServiceAccount", "PersistentVolumeClaim")}
 REVIEWS = {
     "selfsubjectreviews": "V1SelfSubjectReview",
     "selfsubjectaccessreviews": "V1SelfSubjectAccessReview",

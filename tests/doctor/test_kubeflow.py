@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from kfp_api import KfpApi, serve
-from servers import free_port
+from servers import certified, free_port
 
 from apportion.config import Kfp
 from apportion.doctor import Finding
@@ -69,7 +69,12 @@ def test_a_token_past_its_time(kfp_api: KfpApi, tmp_path: Path, monkeypatch: pyt
     says(found(kfp_api.url)[0]["kfp"], "failed", "401", "set KFP_TOKEN or KFP_TOKEN_FILE: none is set")
     (path := tmp_path / "token").write_text(SECRET)
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(path))
-    says(found(kfp_api.url)[0]["kfp"], "failed", "401", f"see that {path} is a token for the audience pipelines.kubeflow.org")
+    says(
+        found(kfp_api.url)[0]["kfp"],
+        "failed",
+        "401",
+        f"see that {path} is a token of this pod's service account for the audience pipelines.kubeflow.org",
+    )
     monkeypatch.setenv("KFP_TOKEN_FILE", str(path))
     says(found(kfp_api.url)[0]["kfp"], "failed", f"renew {path} (KFP_TOKEN_FILE)")
     monkeypatch.setenv("KFP_TOKEN", SECRET)
@@ -137,19 +142,20 @@ def test_addresses_from_the_environment(kfp_api: KfpApi, monkeypatch: pytest.Mon
     assert found(None)[0]["kfp"].result == "ok"
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
-    monkeypatch.setattr("apportion.doctor.kubeflow.IN_CLUSTER", kfp_api.url)
+    monkeypatch.setattr("apportion.kubeflow.IN_CLUSTER", kfp_api.url)
     assert found(None)[0]["kfp"].result == "ok"
 
 
 def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve(KfpApi(), tmp_path / "ca.pem") as server:
+    authority, tls = certified(tmp_path)
+    with serve(KfpApi(), tls) as server:
         says(
             found(server.url)[0]["kfp"],
             "failed",
             "CERTIFICATE_VERIFY_FAILED",
             "name the file of the certificate authority in SSL_CERT_FILE",
         )
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
         assert found(server.url)[0]["kfp"].result == "ok"
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
         says(found(server.url)[0]["kfp"], "failed", "SSL_CERT_FILE")

@@ -136,6 +136,20 @@ def test_an_authority_of_ones_own(cluster: KubernetesApi) -> None:
     says(found(told)["config map our-ca"], "ok", "has ca.crt, 2 certificates")
 
 
+def test_a_claim_of_images(cluster: KubernetesApi) -> None:
+    told = "volumes: [{claim: drawings, path: /data}]"
+    says(found(told)["volume drawings"], "failed", "there is no claim drawings in namespace ml", "cluster.volumes")
+    for phase, result, says_so in [
+        ("Pending", "warning", "not bound yet"),
+        ("Lost", "failed", "lost its volume"),
+        ("Bound", "ok", "bound"),
+    ]:
+        spec = client.V1PersistentVolumeClaimSpec(access_modes=["ReadOnlyMany"])
+        status = client.V1PersistentVolumeClaimStatus(phase=phase)
+        cluster.add(named("PersistentVolumeClaim", "drawings", "ml", spec=spec, status=status))
+        says(found(told)["volume drawings"], result, says_so)
+
+
 def test_pull_secrets(cluster: KubernetesApi) -> None:
     told = "pull_secrets: [pull]"
     says(found(told)["pull secret pull"], "failed", "not in namespace ml", "create secret docker-registry pull")

@@ -107,6 +107,11 @@ def test_stages_labels_and_kfp() -> None:
     assert cluster.pull_secrets == ["registry-internal"]
 
 
+def test_volumes() -> None:
+    (volume,) = read(render({"volumes": [{"claim": "drawings", "path": "/data"}]})).cluster.volumes
+    assert (volume.claim, volume.path) == ("drawings", "/data")
+
+
 def test_one_user_has_no_namespace_in_kfp() -> None:
     kfp = read(render({"kfp": {"experiment": "nightly"}, "schedule": {"cron": "0 30 2 * * MON-FRI"}})).cluster.kfp
     assert (kfp.namespace, kfp.experiment, kfp.cron) == (None, "nightly", "0 30 2 * * MON-FRI")

@@ -73,6 +73,7 @@ def test_versions_outlive_the_release() -> None:
         {"pools": {"gpu": {"nodeSelector": {"pool": "gpu"}}}},
         {"kueue": {"queue": "gpus"}},
         {"ca": {"configMap": "authority"}},
+        {"volumes": [{"claim": "drawings", "path": "/data"}]},
         {"images": {"pullSecrets": ["registry"]}},
         {"runs": {"retries": 5}},
         {"mlflow": {"enabled": False}},

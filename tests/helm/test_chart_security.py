@@ -218,6 +218,8 @@ def test_permissions_are_few(objects: list[Object]) -> None:
             if "secrets" in found["resources"]:
                 assert found["verbs"] == ["get"]
                 assert found["resourceNames"]
+            if found["resources"] == ["localsubjectaccessreviews"]:
+                assert found["verbs"] == ["create"]  # which asks and changes nothing
             if found["apiGroups"] == [""] and set(found["verbs"]) & {"create", "update", "patch", "delete"}:
                 assert found["resources"] == ["events"]  # what `everything` adds by rbac.extraRules
 
@@ -232,6 +234,24 @@ def test_the_doctor_may_read_every_secret_that_is_named() -> None:
     rules = only(render(None, CI["onprem"]), "Role", "apportion-jobs")["rules"]
     (secrets,) = (found for found in rules if found["resources"] == ["secrets"])
     assert secrets["resourceNames"] == ["minio-apportion", "mlflow-apportion", "registry-internal"]
+
+
+def test_the_doctor_may_ask_what_it_asks() -> None:
+    """Every look of src/apportion/doctor/cluster.py but at nodes, and nothing where there is no doctor."""
+    told: Object = {"runs": {"serviceAccount": "pipeline-runner"}, "ca": {"configMap": "trust"}}
+    told["volumes"] = [{"claim": "drawings", "path": "/data"}]
+    rules = only(render(told), "Role", "apportion-jobs")["rules"]
+    found = [(r["resources"], r.get("resourceNames"), r["verbs"]) for r in rules if r["apiGroups"] != ["pipelines.kubeflow.org"]]
+    assert found == [
+        (["secrets"], ["apportion-mlflow", "apportion-s3"], ["get"]),
+        (["configmaps"], ["trust"], ["get"]),
+        (["persistentvolumeclaims"], ["drawings"], ["get"]),
+        (["serviceaccounts"], ["pipeline-runner"], ["get"]),
+        (["localsubjectaccessreviews"], None, ["create"]),
+        (["namespaces"], ["ml"], ["get"]),
+    ]
+    rules = only(render({"doctor": {"enabled": False}}), "Role", "apportion-jobs")["rules"]
+    assert {group for r in rules for group in r["apiGroups"]} == {"pipelines.kubeflow.org"}
 
 
 # Network

@@ -149,7 +149,7 @@ def test_jobs_have_the_variables_of_runs() -> None:
         "s3": {"endpoint": "https://s3.example.com", "region": "eu-1", "addressing": "path", "sse": "aws:kms", "kmsKey": "key-1"},
     })  # fmt: skip
     told = {
-        "LOG_LEVEL": "info", "AWS_ENDPOINT_URL_S3": "https://s3.example.com", "AWS_REGION": "eu-1",
+        "LOG_LEVEL": "info", "AWS_ENDPOINT_URL_S3": "https://s3.example.com", "AWS_REGION": "eu-1", "AWS_DEFAULT_REGION": "eu-1",
         "APPORTION_S3_ADDRESSING": "path", "APPORTION_S3_SSE": "aws:kms", "APPORTION_S3_KMS_KEY": "key-1",
     }  # fmt: skip
     assert configuration(objects)["cluster"]["env"] == told

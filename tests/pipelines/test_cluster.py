@@ -23,6 +23,7 @@ EVERYTHING = {
     ],
     "env": {"AWS_ENDPOINT_URL_S3": "https://s3.example.com", "AWS_REGION": "eu-1"},
     "ca": {"config_map": "apportion-ca", "key": "bundle.pem"},
+    "volumes": [{"claim": "drawings", "path": "/data"}, {"claim": "networks", "path": "/networks/ours"}],
     "pools": {
         "cpu": {"node_selector": {"pool": "cpu"}, "cpu_limit": 2},
         "gpu": {
@@ -142,6 +143,8 @@ def test_with_everything(stage, compiled):
     ]
     (volume,) = said["configMapAsVolume"]
     assert (volume["configMapName"], volume["mountPath"], volume["optional"]) == ("apportion-ca", "/etc/apportion/ca", False)
+    claims = [("drawings", "/data"), ("networks", "/networks/ours")] if stage == "plan" else []
+    assert [(mount["constant"], mount["mountPath"]) for mount in said.get("pvcMount", [])] == claims
     selectors = {"cpu": {"pool": "cpu"}, "gpu": {"example.com/pool": "a100", "zone": "b"}}
     assert said.get("nodeSelector", {}).get("labels") == selectors.get(pool)
     tolerations = [{"key": "spot", "operator": "Equal", "value": "yes"}, {"operator": "Exists"}]
@@ -246,7 +249,7 @@ def pod(said: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
     """The pod of an executor: KFP's launcher, our container, and the two containers that Argo adds as KFP's manifests configure it."""
     own = said["securityContext"]
     identity = {"runAsUser": int(own["runAsUser"]), "runAsGroup": int(own["runAsGroup"]), "runAsNonRoot": own["runAsNonRoot"]}
-    mounts = said.get("emptyDirMounts", []), said.get("configMapAsVolume", [])
+    mounts = said.get("emptyDirMounts", []), said.get("configMapAsVolume", []), said.get("pvcMount", [])
     return {
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "initContainers": [
@@ -266,6 +269,7 @@ def pod(said: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
             *({"name": name, "emptyDir": {}} for name in SCRATCH),
             *({"name": mount["volumeName"], "emptyDir": {"medium": mount.get("medium", "")}} for mount in mounts[0]),
             *({"name": mount["configMapName"], "configMap": {"name": mount["configMapName"]}} for mount in mounts[1]),
+            *({"name": mount["constant"], "persistentVolumeClaim": {"claimName": mount["constant"]}} for mount in mounts[2]),
         ],
     }
 

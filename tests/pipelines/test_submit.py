@@ -6,21 +6,21 @@ import re
 from pathlib import Path
 from typing import Any
 
+import kfp.client
 import kfp_server_api
 import pytest
 import yaml
 from kfp_api import KfpApi, kfp_api, serve  # noqa: F401
-from servers import free_port
+from servers import certified, free_port
 from tiny import CONFIG, ran
 
+from apportion import kubeflow
 from apportion.config import load, parse
 from pipelines import attribution, client, package, registration
 from pipelines.__main__ import main
 
 SHARED = ["store=s3://bucket/rounds", "tracking.uri=https://mlflow.example.com", "compute.device=cuda"]
 SECRET = "s3cret-t0ken"
-
-
 BUILT: dict[str, Any] = {}
 PACKED: dict[int, tuple[package.Package, bytes]] = {}
 
@@ -488,8 +488,8 @@ def test_https_where_there_is_none(kfp_api, run):  # noqa: F811
 
 
 def test_a_certificate_of_an_authority_of_ones_own(run, kfp_api, monkeypatch, tmp_path):  # noqa: F811
-    authority = tmp_path / "ca.crt"
-    with serve(KfpApi(), authority) as secure:
+    authority, tls = certified(tmp_path)
+    with serve(KfpApi(), tls) as secure:
         run("register", to=secure.url).refused("certificate", "SSL_CERT_FILE")
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
         assert run("register", to=secure.url).code == 0
@@ -519,9 +519,9 @@ def test_no_address_at_all(kfp_api, run, monkeypatch):  # noqa: F811
         ("tracking.uri=file:///mlruns", ["tracking.uri"]),
         ("tracking.uri=mlruns", ["tracking.uri"]),
         ("tracking.artifacts=file:///artifacts", ["tracking.artifacts", "s3://bucket/prefix"]),
-        ("data={source: folder, path: images, resolution: 16}", ["data.path", "'images'", "absolute path inside the image"]),
+        ("data={source: folder, path: images, resolution: 16}", ["data.path", "'images'", "an absolute path: `plan` reads it in its pod"]),
         ("data={source: folder, path: '{workdir}/images', resolution: 16}", ["data.path"]),
-        ("network=features.safetensors", ["network", "absolute path inside the image"]),
+        ("network=features.safetensors", ["network", "an absolute path: `plan` reads it in its pod"]),
     ],
 )
 @pytest.mark.parametrize("command", ["submit", "schedule"])
@@ -539,6 +539,8 @@ def test_images_inside_the_image(kfp_api, run):  # noqa: F811
     said = run("submit", "data={source: folder, path: /data/images, resolution: 16}", "network=s3://bucket/features.safetensors")
     assert said.code == 0, said.err
     assert "data.path: `plan` reads /data/images in its pod, so it must be in the image apportion/cpu:" in said.err
+    said = run("submit", "data={source: folder, path: /data/images, resolution: 16}", "cluster.volumes=[{claim: ours, path: /data}]")
+    assert "so it must be on the claim ours\n" in said.err
 
 
 def test_a_device_that_plan_cannot_see_is_warned_of(run):
@@ -572,3 +574,7 @@ def test_what_is_refused_is_refused_before_kfp_is_imported():
     code, _, err = ran("-c", refuse)
     assert "option store" in err
     assert code == 10
+
+
+def test_a_pods_token_is_where_kfps_own_client_looks():
+    assert (kubeflow.TOKEN, "KF_PIPELINES_SA_TOKEN_PATH") == (kfp.client.KF_PIPELINES_SA_TOKEN_PATH, kfp.client.KF_PIPELINES_SA_TOKEN_ENV)

@@ -33,6 +33,7 @@ secrets:
   {{- end }}
 env: {{ include "apportion.env" . }}
 ca: {{ if .Values.ca.configMap }}{config_map: {{ .Values.ca.configMap }}, key: {{ .Values.ca.key | quote }}}{{ else }}null{{ end }}
+volumes: {{ toJson .Values.volumes }}
 pools:
   {{- range $name, $pool := .Values.pools }}
   {{ $name }}: {{ include "apportion.pool" $pool }}
@@ -45,7 +46,7 @@ kfp:
   host: {{ .Values.kfp.host | default nil | toJson }}
   namespace: {{ .Values.kfp.multiUser | ternary .Release.Namespace nil | toJson }}
   experiment: {{ .Values.kfp.experiment | quote }}
-  service_account: {{ .Values.runs.serviceAccount | default (include "apportion.account" .) }}
+  service_account: {{ include "apportion.runsaccount" . }}
   cron: {{ .Values.schedule.cron | quote }}
 {{- end }}
 
@@ -63,7 +64,9 @@ kfp:
 {{- define "apportion.env" -}}
 {{- $env := deepCopy .Values.env -}}
 {{- with .Values.s3.endpoint }}{{ $_ := set $env "AWS_ENDPOINT_URL_S3" . }}{{ end -}}
-{{- with .Values.s3.region }}{{ $_ := set $env "AWS_REGION" . }}{{ end -}}
+{{- range $name := list "AWS_REGION" "AWS_DEFAULT_REGION" -}}{{/* boto3, by which MLflow reaches artifacts, reads only the latter */}}
+{{- with $.Values.s3.region }}{{ $_ := set $env $name . }}{{ end -}}
+{{- end -}}
 {{- if ne .Values.s3.addressing "auto" }}{{ $_ := set $env "APPORTION_S3_ADDRESSING" .Values.s3.addressing }}{{ end -}}
 {{- with .Values.s3.sse }}{{ $_ := set $env "APPORTION_S3_SSE" . }}{{ end -}}
 {{- with .Values.s3.kmsKey }}{{ $_ := set $env "APPORTION_S3_KMS_KEY" . }}{{ end -}}

@@ -60,6 +60,10 @@ labels:
 {{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "apportion.fullname" .) "default") -}}
 {{- end }}
 
+{{- define "apportion.runsaccount" -}}
+{{- .Values.runs.serviceAccount | default (include "apportion.account" .) -}}
+{{- end }}
+
 {{- define "apportion.jobsaccount" -}}
 {{- if .Values.jobs.serviceAccount.create -}}
 {{- .Values.jobs.serviceAccount.name | default (printf "%s-jobs" (include "apportion.fullname" .)) -}}

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterator
 from functools import partial
 from typing import Any, NamedTuple, get_args
 
-from apportion.config import WORKERS, Authority, Cluster, Pool, Secret, Stage
+from apportion.config import WORKERS, Authority, Cluster, Pool, Secret, Stage, Volume
 from apportion.doctor import nodes
 from apportion.doctor.checking import Answer, Finding, Known, attempt, failed, ok, passed_over, skipped, warning
 from apportion.doctor.kubeflow import SECURE, Kubeflow
@@ -73,6 +73,8 @@ def _checks(told: Cluster, kubeflow: Kubeflow) -> dict[str, Any]:
         found[f"secret {secret.name}"] = partial(_secret, told=secret)
     if told.ca:
         found[f"config map {told.ca.config_map}"] = partial(_authority, told=told.ca)
+    for volume in told.volumes:
+        found[f"volume {volume.claim}"] = partial(_volume, told=volume)
     for name in told.pull_secrets:
         found[f"pull secret {name}"] = partial(_pull_secret, name=name)
     found["service account"] = partial(_account, name=account)
@@ -148,6 +150,22 @@ def _authority(api: Kubernetes, told: Authority) -> Answer:
     if "-----BEGIN CERTIFICATE-----" not in text:
         return failed(f"{told.key} holds no certificate (PEM)", create)
     return ok(f"has {told.key}, {text.count('-----BEGIN CERTIFICATE-----')} certificates")
+
+
+def _volume(api: Kubernetes, told: Volume) -> Answer:
+    grant = f"get on persistent volume claim {told.claim} in {api.namespace}"
+    found = api.look(
+        "see it", grant, lambda **limits: api.core.read_namespaced_persistent_volume_claim(told.claim, api.namespace, **limits)
+    )
+    if found is None:
+        mend = "make it and fill it with the images, or correct cluster.volumes"
+        return failed(f"there is no claim {told.claim} in namespace {api.namespace}; no pod of `plan` starts without", mend)
+    phase = found.status.phase if found.status else None
+    if phase == "Bound":
+        return ok(f"bound, {', '.join(found.spec.access_modes or [])}; `plan` has it at {told.path}")
+    if phase == "Lost":
+        return failed(f"claim {told.claim} has lost its volume", "restore the volume, or name another claim in cluster.volumes")
+    return warning(f"claim {told.claim} is not bound yet: nothing can be in it", "fill it with the images: the pod that does binds it")
 
 
 def _pull_secret(api: Kubernetes, name: str) -> Answer:
