@@ -23,12 +23,14 @@ PIP_CONF ?=
 CA_BUNDLE ?=
 WHEELS ?=
 BUILD_OPTIONS ?=
+SBOM ?= build/sbom
 image-cpu sbom-cpu: IMAGE = $(IMAGE_CPU)
 image-gpu sbom-gpu: IMAGE = $(IMAGE_GPU)
 image-cpu: BASE = $(BASE_IMAGE_CPU)
 image-gpu: BASE = $(BASE_IMAGE_GPU)
-BUILD = $(BASE:%=--build-arg BASE_IMAGE=%) $(PIP_CONF:%=--secret id=pip.conf,src=%) $(CA_BUNDLE:%=--secret id=ca.crt,src=%) \
-  $(WHEELS:%=--build-context wheels=%) --build-arg VERSION=$(VERSION) \
+, := ,
+BUILD = $(BASE:%=--build-arg BASE_IMAGE=%) $(if $(PIP_CONF),--secret 'id=pip.conf$(,)src=$(PIP_CONF)') \
+  $(if $(CA_BUNDLE),--secret 'id=ca.crt$(,)src=$(CA_BUNDLE)') $(if $(WHEELS),--build-context 'wheels=$(WHEELS)') --build-arg VERSION=$(VERSION) \
   --build-arg REVISION=$$(git describe --always --dirty --abbrev=40 --exclude '*' 2> /dev/null || echo unknown) \
   --build-arg CREATED=$$(git show --no-patch --format=%cI 2> /dev/null || echo unknown) $(BUILD_OPTIONS)
 
@@ -37,8 +39,10 @@ import json, re, sys
 
 packages = [package["metadata"] for package in json.load(sys.stdin)["install"]]
 names = {re.sub("[-_.]+", "-", package["name"]).lower(): package["version"] for package in packages}
+if not any(name.startswith("nvidia-") for name in names):
+    sys.exit("found a build of torch without CUDA, expected PyPI's, whose packages the GPU image has: use an index that offers it")
 print("# Every dependency of every extra, on Linux and Python 3.11; `make lock` writes this file.")
-print("# No local versions: torch is the CPU build, or the CUDA build and the packages it pins itself, as the index offers.")
+print("# No local versions: torch is the CPU build, or the CUDA build, whose own packages are here too.")
 for name in sorted(names.keys() - {"apportion"}):
     print(f"{name}=={names[name].partition('+')[0]}")
 endef
@@ -76,7 +80,7 @@ policies: $(READY) ## checkov on the chart's manifests and the Dockerfiles (in a
 	@$(PY) tests/helm/tools.py checkov
 	@$(PY) tests/helm/policies.py
 
-images: $(IMAGES:%=image-%) ## build the container images (IMAGES=cpu for one of them): docs/containers.md
+images: $(or $(IMAGES:%=image-%),$(error found no IMAGES, expected cpu, gpu or both)) ## build the container images (IMAGES=cpu for one of them): docs/containers.md
 
 image-cpu image-gpu: image-%:
 	@$(ENGINE) build --file images/$*.Dockerfile --tag $(IMAGE) $(BUILD) .
@@ -84,7 +88,7 @@ image-cpu image-gpu: image-%:
 sbom: $(IMAGES:%=sbom-%) ## write what each image has of Python packages, as CycloneDX, to build/sbom/
 
 sbom-cpu sbom-gpu: sbom-%: .venv/sbom/.ready
-	@.venv/sbom/bin/python images/sbom.py $(ENGINE) $(IMAGE) build/sbom/$*.cdx.json
+	@.venv/sbom/bin/python images/sbom.py $(ENGINE) $(IMAGE) '$(SBOM)/$*.cdx.json'
 
 .venv/sbom/.ready: images/sbom.txt | $(PY)
 	@$(PY) -m venv --clear .venv/sbom

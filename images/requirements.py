@@ -1,7 +1,7 @@
 """What an image installs, out of pyproject.toml and constraints.txt: runs inside the build, with the standard library alone.
 
 `requirements.py list [BUILD]` prints requirements, `requirements.py check [BUILD]` compares what its Python has installed with the lock.
-BUILD is the local version of the build of torch: cpu; a version of CUDA, such as cu130; or nothing, where the index has but one.
+BUILD is the local version of the build of torch: cpu; that of the CUDA the lock is for, as cu130; or nothing, where the index has but one.
 """
 
 import re
@@ -12,8 +12,6 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 EXTRA = "pipeline"
-CUDA = re.compile(r"(nvidia|cuda)-|triton$")
-"""What a CUDA build of torch brings: torch itself pins these, the lock does not know them."""
 
 
 def name(requirement: str) -> str:
@@ -38,7 +36,7 @@ def problems(build: str) -> Iterator[str]:
     locked = lock()
     for found in distributions():
         version, known = found.version.partition("+")[0], locked.get(name(found.name))
-        if version != known and (known or not CUDA.match(found.name)):
+        if version != known:
             yield f"found {found.name} {found.version} installed, expected {known or 'nothing'} (constraints.txt)"
     from torch.version import __version__, cuda
 

@@ -23,16 +23,40 @@ SPEC = "1.6"
 
 
 def main(engine: str, image: str, target: Path) -> None:
-    command = [engine, "run", "--rm", "--network", "none", image, "python", "-c", SAY]
-    metadata = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 (whoever calls this chose the engine)
+    try:
+        (told,) = json.loads(_said(engine, "inspect", "--type", "image", image))
+        metadata = _said(engine, "run", "--rm", "--network", "none", image, "python", "-c", SAY)
+    except subprocess.CalledProcessError as error:
+        why = error.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        raise SystemExit(f"cannot read {image}: {why}; build it first, and name it as then (IMAGE_CPU, IMAGE_GPU, ENGINE)") from error
     with tempfile.TemporaryDirectory() as scratch:
-        bom = describe(metadata.stdout, Path(scratch) / "environment")
-    name, _, version = image.rpartition(":")
-    bom["metadata"]["component"] = {"type": "container", "bom-ref": "image", "name": name, "version": version}
+        bom = describe(metadata, Path(scratch) / "environment")
+    own = container(image, told["Id"].removeprefix("sha256:"))
+    bom["metadata"]["component"] = own
+    contained = {"ref": own["bom-ref"], "dependsOn": sorted(part["bom-ref"] for part in bom["components"])}
+    bom["dependencies"] = [contained, *bom["dependencies"]]
     validate(text := json.dumps(bom, indent=2, ensure_ascii=False) + "\n")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(text, encoding="utf-8")
     sys.stdout.write(f"wrote {target}: {len(bom['components'])} packages of {image}\n")
+
+
+def _said(*command: str) -> bytes:
+    return subprocess.run(command, check=True, capture_output=True).stdout  # noqa: S603 (the caller's engine)
+
+
+def container(image: str, digest: str) -> dict[str, Any]:
+    """The image as a component: what it is called, and the digest of its configuration, which its layers and all else go into."""
+    name, _, version = image.partition("@")
+    if not version and ":" in name.rpartition("/")[2]:  # before the last slash a colon is that of a port
+        name, _, version = name.rpartition(":")
+    return {
+        "type": "container",
+        "bom-ref": "image",
+        "name": name,
+        "version": version or "latest",
+        "hashes": [{"alg": "SHA-256", "content": digest}],
+    }
 
 
 def describe(archive: bytes, folder: Path) -> dict[str, Any]:
@@ -40,7 +64,11 @@ def describe(archive: bytes, folder: Path) -> dict[str, Any]:
     venv.create(folder)
     (site,) = folder.glob("lib/python*/site-packages")
     with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
-        packed.extractall(site, filter="data")
+        for member in packed:  # extractall's own filter is younger than Debian's Python
+            if member.isfile() and ".." not in Path(member.name).parts:
+                target = site / member.name.lstrip("/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(packed.extractfile(member).read())  # type: ignore[union-attr]
     command = [sys.executable, "-m", "cyclonedx_py", "environment", str(folder), "--output-reproducible", "--spec-version", SPEC]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE)  # noqa: S603 (constants and a folder of our own)
     found: dict[str, Any] = json.loads(done.stdout)

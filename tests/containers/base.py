@@ -1,6 +1,6 @@
 """What the container tests build with: an engine, a base image made of Debian's packages, and this machine's own way to Python packages.
 
-`python tests/containers/base.py` makes engine and base and prints their names. BASE_IMAGE_CPU names another base, ENGINE the engine.
+`python tests/containers/base.py` makes engine and base and prints their names. Variables of `make images` win over what is found here.
 """
 
 import ast
@@ -49,9 +49,12 @@ def _install(*packages: str) -> None:
 
 @cache
 def base() -> str:
-    """The base that BASE_IMAGE_CPU names, else a Debian with its own Python and nothing more, which is made once."""
+    """The base that BASE_IMAGE_CPU names, else a Debian with its own Python and nothing more, which is made once; empty, for the
+    Dockerfile's own, where none can be made."""
     if asked := os.environ.get("BASE_IMAGE_CPU"):
         return asked
+    if os.geteuid() or not shutil.which("apt-get"):
+        return ""
     if subprocess.run([engine(), "image", "inspect", BASE], capture_output=True).returncode == 0:
         return BASE
     if not shutil.which("debootstrap"):
@@ -81,20 +84,20 @@ def settings() -> dict[str, str]:
 
 
 def build_variables(scratch: Path) -> dict[str, str]:
-    """Variables of `make images` that let a build reach what this machine reaches. Nothing of them stays in the image."""
+    """Variables of `make images` that let a build reach what this machine reaches, or those told. Nothing of them stays in the image."""
     told = settings()
     remote = {name: _remote(told[name]) for name in REMOTE if name in told}
     conf = scratch / "pip.conf"
     conf.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in remote.items() if value), encoding="utf-8")
     folders = [path for path in told.get("find-links", "").split() if Path(path).is_dir()]
     authority = told.get("cert") or os.environ.get("SSL_CERT_FILE", "")
-    return {
-        "ENGINE": engine(),
+    found = {
         "PIP_CONF": str(conf),
         "CA_BUNDLE": authority if Path(authority).is_file() else "",
         "WHEELS": folders[0] if folders else "",
         "BUILD_OPTIONS": "--network host",
     }
+    return {"ENGINE": engine()} | {name: os.environ.get(name, value) for name, value in found.items()}
 
 
 def _remote(value: str) -> str:

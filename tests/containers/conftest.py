@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,11 @@ def build(tmp_path_factory: pytest.TempPathFactory, times: dict[str, float]) -> 
 
 
 @pytest.fixture(scope="session")
-def image(build: dict[str, str], times: dict[str, float]) -> Engine:
+def image(build: dict[str, str], times: dict[str, float]) -> Iterator[Engine]:
     tag = os.environ.get("IMAGE_CPU", "localhost/apportion-test/cpu:current")
     times["image"] = make_images(build | {"IMAGE_CPU": tag})
-    return Engine(engine(), tag)
+    yield (made := Engine(engine(), tag))
+    made.clear()
 
 
 @pytest.fixture(scope="session")

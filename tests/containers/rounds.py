@@ -3,7 +3,6 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import boto3
@@ -26,6 +25,7 @@ class Done:
     uri: str
     killed: Ended
     status: dict[str, str]  # of the killed one's process, as the kernel told
+    root: str  # how its root was mounted
     round: Round
     bucket: dict[str, tuple[bytes, dict[str, str]]]  # objects and their metadata
 
@@ -37,7 +37,7 @@ def run_round(cluster: Cluster, config: Config, times: dict[str, float]) -> Done
     for stage in ("train", "prune"):
         cluster.run(stage, round_uri=uri)
     before = times["until fine-tuning"] = time.perf_counter() - begun
-    killed, status = kill_at_work(cluster, uri)
+    killed, status, root = kill_at_work(cluster, uri)
     times["killed"] = time.perf_counter() - begun - before
     evaluate(cluster, uri, sent["shards"])
     if int(cluster.run("attribute", round_uri=uri)) > 0:
@@ -46,7 +46,7 @@ def run_round(cluster: Cluster, config: Config, times: dict[str, float]) -> Done
         cluster.run(stage, round_uri=uri)
     cluster.run("close", config=sent["config"], job="job-1", status={"state": "SUCCEEDED"})
     times["round in containers"] = time.perf_counter() - begun
-    return Done(uri, killed, status, opened(cluster, uri), objects(cluster))
+    return Done(uri, killed, status, root, opened(cluster, uri), objects(cluster))
 
 
 def evaluate(cluster: Cluster, uri: str, shards: list[int]) -> None:
@@ -58,15 +58,17 @@ def evaluate(cluster: Cluster, uri: str, shards: list[int]) -> None:
         list(pool.map(chain, shards))
 
 
-def kill_at_work(cluster: Cluster, uri: str) -> tuple[Ended, dict[str, str]]:
+def kill_at_work(cluster: Cluster, uri: str) -> tuple[Ended, dict[str, str], str]:
     """Kills a fine-tuning container when it has committed a model or two of a dozen."""
     known, task = len(models(cluster)), cluster.start("finetune", round_uri=uri, shard=1)
-    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{task.pid}/status").read_text().splitlines() if ":\t" in line)
+    assert task.pid  # it runs
+    status = dict(line.split(":\t", 1) for line in task.proc("status").splitlines() if ":\t" in line)
+    (root,) = (fields[5] for line in task.proc("mountinfo").splitlines() if (fields := line.split())[4] == "/")
     while len(models(cluster)) == known:
         assert task.process.poll() is None, task.end().log
         time.sleep(0.05)
     task.kill()
-    return task.end(), status
+    return task.end(), status, root
 
 
 def client(cluster: Cluster) -> Any:

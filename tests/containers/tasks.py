@@ -20,6 +20,8 @@ IR = ROOT / "pipelines" / "compiled" / "attribution.yaml"
 USER = "10001:10001"
 RESTRICTED = ("--user", USER, "--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--pids-limit", "512")
 WRITABLE = ("/work", "/tmp")
+OURS = f"apportion-test={uuid.uuid4().hex}"
+"""Label of every container that this session starts."""
 OUTPUT = "/work/outputs/executor.json"
 
 
@@ -55,15 +57,17 @@ class Engine:
 
     def inside(self, *command: str, check: bool = True) -> str:
         """What a command says in a container that may do as little as a stage may, and reach nothing."""
-        with tempfile.TemporaryDirectory() as scratch:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # what 10001 wrote is not ours where we are not root
             (work := Path(scratch) / "work").mkdir()
-            return self.ask("run", "--rm", "--network", "none", *self.restricted(), *volumes(work), self.image, *command, check=check)
+            return self.ask(
+                "run", "--rm", "--label", OURS, "--network", "none", *self.restricted(), *volumes(work), self.image, *command, check=check
+            )
 
     @cached_property
     def own(self) -> frozenset[str]:
         """What the engine itself changes of the root of a container that does nothing."""
         name = f"apportion-nothing-{uuid.uuid4().hex[:8]}"
-        self.ask("run", "--name", name, "--network", "host", *self.restricted(), self.image, "true")
+        self.ask("run", "--name", name, "--label", OURS, "--network", "host", *self.restricted(), self.image, "true")
         return frozenset(self.changed(name))
 
     def changed(self, container: str) -> list[str]:
@@ -71,6 +75,15 @@ class Engine:
         found = [line.split(maxsplit=1)[1] for line in self.ask("diff", container).splitlines()]
         self.ask("rm", "--force", "--volumes", container)
         return found
+
+    def clear(self) -> None:
+        """Removes what a session that was interrupted has left."""
+        for container in self.ask("ps", "--all", "--quiet", "--filter", f"label={OURS}").split():
+            self.ask("rm", "--force", "--volumes", container)
+
+
+def _within(path: str, folders: Sequence[str]) -> bool:
+    return any(path == folder or path.startswith(f"{folder}/") for folder in folders)
 
 
 def volumes(work: Path) -> tuple[str, ...]:
@@ -98,6 +111,10 @@ class Task:
             time.sleep(0.05)
         raise RuntimeError(f"{self.container} is not running: {self.process.communicate()[0]}")
 
+    def proc(self, name: str) -> str:
+        """A file of /proc about its first process, as the kernel tells those inside, whatever the user is called outside."""
+        return self.engine.ask("exec", self.container, "cat", f"/proc/1/{name}")
+
     def kill(self) -> None:
         """At once, as a node does that goes away: by the kernel where that may be, since an engine takes its time."""
         if os.geteuid() == 0:
@@ -109,7 +126,7 @@ class Task:
         log = self.process.communicate(timeout=540)[0]
         output = self.work / OUTPUT.removeprefix("/work/")
         value = json.loads(output.read_text(encoding="utf-8")).get("parameterValues", {}).get("Output") if output.exists() else None
-        strays = [path for path in self.engine.changed(self.container) if path not in self.engine.own and not path.startswith(WRITABLE)]
+        strays = [path for path in self.engine.changed(self.container) if path not in self.engine.own and not _within(path, WRITABLE)]
         left = sorted(str(path.relative_to(self.work)) for path in self.work.rglob("*") if path.is_file())
         strays += [f"/work/{path}" for path in left if not path.startswith("outputs/")]
         return Ended(self.process.returncode, log, value, strays)
@@ -139,7 +156,7 @@ class Cluster:
             *(part for variable in env for part in ("--env", variable)),
         ]  # fmt: skip
         process = subprocess.Popen(
-            [self.engine.name, "run", "--name", container, *options, self.engine.image, *command],
+            [self.engine.name, "run", "--name", container, "--label", OURS, *options, self.engine.image, *command],
             env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
         return Task(self.engine, container, process, work)

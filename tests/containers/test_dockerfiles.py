@@ -22,7 +22,9 @@ def listed(build: str) -> list[str]:
 def test_they_differ_where_they_say() -> None:
     changed = [line for line in difflib.ndiff(TEXTS["cpu"].splitlines(), TEXTS["gpu"].splitlines()) if line[0] in "+-"]
     code = [line[2:].strip() for line in changed if not line[2:].startswith("#")]
-    allowed = r"ARG TORCH_BUILD=(cpu)?|(LABEL )?org\.opencontainers\.image\.(title|description)=.*|GIT_PYTHON_REFRESH=quiet.*|NVIDIA_.*"
+    allowed = (
+        r"ARG TORCH_BUILD=(cpu)?|(LABEL )?org\.opencontainers\.image\.(title|description|licenses)=.*|GIT_PYTHON_REFRESH=quiet.*|NVIDIA_.*"
+    )
     assert [line for line in code if not re.fullmatch(allowed, line)] == []
 
 
@@ -38,7 +40,10 @@ def test_they_ask_little_of_their_base_and_leave_it_to_the_builder(text: str) ->
 def test_code_comes_after_dependencies(text: str) -> None:
     stages = text.split("\nFROM ")
     (dependencies,) = (stage for stage in stages if stage.startswith("${BASE_IMAGE} AS dependencies"))
-    assert re.findall(r"^COPY (.*)$", dependencies, re.MULTILINE) == ["pyproject.toml constraints.txt images/requirements.py ./"]
+    assert re.findall(r"^COPY (.*)$", dependencies, re.MULTILINE) == [
+        "constraints.txt images/requirements.py ./",
+        "--from=wanted /wanted/requirements.txt ./",  # all that pyproject.toml can change of them
+    ]
     assert re.findall(r"^(?:COPY|RUN) .*$", stages[-1], re.MULTILINE) == ["COPY --from=code /code /opt/apportion"]
 
 
@@ -63,6 +68,11 @@ def test_requirements_are_those_of_stages_and_pipeline(build: str) -> None:
     assert {"torch", "diffusers", "boto3", "mlflow-skinny", "kfp", "kfp-kubernetes", "kubernetes"} <= found.keys() <= LOCK.keys()
     assert not {"mlflow", "pytest", "moto", "resvg-py"} & found.keys()
     assert found["torch"] == (f"torch=={LOCK['torch']}+{build}" if build else found["torch"])
+
+
+def test_the_lock_has_what_a_cuda_build_brings() -> None:
+    """torch pins most of it itself, and leaves some of it open."""
+    assert {"triton", "cuda-bindings", "cuda-toolkit", "nvidia-cublas", "nvidia-cudnn-cu13", "nvidia-nvjitlink"} <= LOCK.keys()
 
 
 def test_what_describes_images_is_pinned() -> None:

@@ -87,6 +87,12 @@ def test_its_commands_work(image: Engine, command: str) -> None:
     assert "usage: " in image.inside(*command.split()).lower()
 
 
+def test_the_round_that_the_documentation_shows(image: Engine) -> None:
+    said = (ROOT / "docs" / "containers.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^ {4}apportion/cpu:\S+ (python -m pipelines run .*)$", said, re.MULTILINE)
+    assert "rounds/" in image.inside(*command.split())
+
+
 def test_it_holds_data_pipelines_and_configurations(image: Engine) -> None:
     plan = "plan /opt/apportion/configs/tiny.yaml --workdir /work/round --set tracking.uri=null"
     assert image.inside("apportion", *plan.split()).startswith("file:///work/round/store/rounds/")
@@ -96,12 +102,27 @@ def test_it_holds_data_pipelines_and_configurations(image: Engine) -> None:
 
 
 def test_the_bill_of_materials_is_what_is_installed(image: Engine, tmp_path: Path) -> None:
-    told = [f"ENGINE={image.name}", f"IMAGE_CPU={image.image}", "IMAGES=cpu"]
+    told = [f"ENGINE={image.name}", f"IMAGE_CPU={image.image}", "IMAGES=cpu", f"SBOM={tmp_path}"]
     subprocess.run(["make", "sbom", *told], cwd=ROOT, check=True, stdout=subprocess.PIPE)
-    bom = json.loads((ROOT / "build" / "sbom" / "cpu.cdx.json").read_text(encoding="utf-8"))
-    assert (bom["bomFormat"], bom["metadata"]["component"]["type"]) == ("CycloneDX", "container")
+    bom = json.loads((tmp_path / "cpu.cdx.json").read_text(encoding="utf-8"))
+    name, _, version = image.image.rpartition(":")
+    digest = image.inspect(image.image)["Id"].removeprefix("sha256:")
+    assert bom["bomFormat"] == "CycloneDX"
+    assert bom["metadata"]["component"] == {
+        "type": "container", "bom-ref": "image", "name": name, "version": version, "hashes": [{"alg": "SHA-256", "content": digest}],
+    }  # fmt: skip
+    (contained,) = (entry["dependsOn"] for entry in bom["dependencies"] if entry["ref"] == "image")
+    assert len(contained) == len(bom["components"])
     assert {re.sub(r"[-_.]+", "-", c["name"]).lower(): c["version"] for c in bom["components"]} == installed(image)
     assert {entry["ref"] for entry in bom["dependencies"]} >= {"apportion==0.1.0", "kfp==2.17.0"}
+
+
+def test_there_is_no_bill_of_what_was_not_built(image: Engine, tmp_path: Path) -> None:
+    told = [f"ENGINE={image.name}", "IMAGE_CPU=localhost/apportion-test/cpu:never", "IMAGES=cpu", f"SBOM={tmp_path}"]
+    done = subprocess.run(["make", "sbom", *told], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode
+    assert "cannot read localhost/apportion-test/cpu:never" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_context_holds_what_is_needed_and_no_more(context: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
-from rounds import Done, objects
+from rounds import BUCKET, Done, objects
 from tasks import Cluster
 from tiny import CONFIG
 
@@ -34,9 +34,9 @@ def test_every_evaluation_is_in_the_ledger_once(done: Done) -> None:
         assert sorted(evaluation.values) == sorted(done.round.config.properties)
 
 
-def test_it_took_minutes(done: Done, times: dict[str, float]) -> None:
-    """On two cores that nobody else uses; half of it is starting Python."""
-    assert times["round in containers"] < SECONDS
+def test_it_took_minutes(done: Done, local: Path, times: dict[str, float]) -> None:
+    """On two cores that nobody else uses, half of it is starting Python; on a busy machine the round without containers takes long too."""
+    assert times["round in containers"] < max(SECONDS, 4 * times["round without containers"])
 
 
 def test_every_object_has_its_checksum(done: Done) -> None:
@@ -75,6 +75,17 @@ def test_tracking_has_a_finished_run_with_the_credits(done: Done, config: Config
     assert {row["contributor"] for row in rows} == set(done.round.manifest.names)
 
 
+def test_close_ends_the_tracking_run_of_a_job_that_failed(cluster: Cluster, config: Config) -> None:
+    other = [f"store=s3://{BUCKET}/closed", f"tracking.uri={config.tracking.uri}", "tracking.experiment=closed"]
+    told = parameters(load(CONFIG, other))["config"]
+    assert cluster.run("plan", config=told, job="job-5")
+    client = MlflowClient(tracking_uri=config.tracking.uri)
+    experiment = client.get_experiment_by_name("closed").experiment_id
+    assert [run.info.status for run in client.search_runs([experiment])] == ["RUNNING"]
+    cluster.run("close", config=told, job="job-5", status={"state": "FAILED"})
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FAILED"]
+
+
 def test_the_killed_container_was_restricted(done: Done) -> None:
     """As this machine's kernel tells of its process, not as the engine was asked."""
     assert done.killed.code == 137, done.killed.log
@@ -83,6 +94,7 @@ def test_the_killed_container_was_restricted(done: Done) -> None:
     assert {int(done.status[kind], 16) for kind in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {0}
     assert done.status["NoNewPrivs"] == "1"
     assert done.status["Seccomp"] == "2"
+    assert "ro" in done.root.split(",")
 
 
 def test_the_same_again_does_nothing(done: Done, cluster: Cluster, config: Config) -> None:
