@@ -28,7 +28,9 @@ def requirements(build: str) -> Iterator[str]:
     """The runtime's and the pipeline's requirements; versions are those of the lock, which pip is given too."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     for requirement in [*project["dependencies"], *project["optional-dependencies"][EXTRA]]:
-        yield f"torch=={lock()['torch']}+{build}" if name(requirement) == "torch" and build else requirement
+        if name(requirement) == "torch":  # three signs: without a build none may be named, where an index has PyPI's and others
+            requirement = f"torch=={lock()['torch']}+{build}" if build else f"torch==={lock()['torch']}"
+        yield requirement
 
 
 def problems(build: str) -> Iterator[str]:

@@ -67,7 +67,7 @@ def test_requirements_are_those_of_stages_and_pipeline(build: str) -> None:
     found = {re.match(r"[\w-]+", line)[0]: line for line in listed(build)}
     assert {"torch", "diffusers", "boto3", "mlflow-skinny", "kfp", "kfp-kubernetes", "kubernetes"} <= found.keys() <= LOCK.keys()
     assert not {"mlflow", "pytest", "moto", "resvg-py"} & found.keys()
-    assert found["torch"] == (f"torch=={LOCK['torch']}+{build}" if build else found["torch"])
+    assert found["torch"] == (f"torch=={LOCK['torch']}+{build}" if build else f"torch==={LOCK['torch']}")
 
 
 def test_the_lock_has_what_a_cuda_build_brings() -> None:
