@@ -112,12 +112,12 @@ def compile_all(told: argparse.Namespace) -> None:
     out = told.out or COMPILED
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            package = pack(pipeline, Path(scratch) if told.kubernetes else out)
+            resources = out / f"{package.path.stem}-kubernetes.yaml"
+            manifest(pipeline, package, resources)
     except OSError as error:
-        raise ConfigError(f"cannot make the folder: {error}; choose another (--out)") from error
-    with tempfile.TemporaryDirectory() as scratch:
-        package = pack(pipeline, Path(scratch) if told.kubernetes else out)
-        resources = out / f"{package.path.stem}-kubernetes.yaml"
-        manifest(pipeline, package, resources)
+        raise ConfigError(f"cannot write the pipelines: {error}; choose another (--out)") from error
     for path in [resources] if told.kubernetes else [package.path, resources]:
         log.info("wrote %s", path)
 
@@ -142,7 +142,11 @@ def submit(told: argparse.Namespace) -> None:
         run = registration.submit(connection, config, package, sent)
         print(run, flush=True)  # noqa: T201
         if told.wait:
-            registration.follow(connection, run)
+            try:
+                registration.follow(connection, run)
+            except KeyboardInterrupt:
+                log.info("no longer waiting: run %s goes on", run)
+                sys.exit(130)  # as shells say it
 
 
 def schedule(told: argparse.Namespace) -> None:

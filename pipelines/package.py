@@ -1,6 +1,6 @@
 """A pipeline as a cluster takes it: KFP's intermediate representation (IR), or resources of Kubernetes, named by a hash of the content."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,13 @@ def manifest(pipeline: GraphComponent, package: Package, path: Path) -> None:
     compiler.Compiler().compile(pipeline, str(path), kubernetes_manifest_options=options, kubernetes_manifest_format=True)
 
 
-def content(documents: Iterable[Mapping[str, Any]]) -> str:
+def content(documents: Iterable[dict[str, Any]]) -> str:
     """Hash of a pipeline and what is said for its platform, without the version of the SDK that wrote it.
 
-    Both are read as KFP reads them, so that it is the same from the file and from what a server made of it.
+    Both are read as KFP reads them, so that it is the same from the file and from what a server made of it; what only a newer KFP knows
+    is passed over. Raises json_format.Error where they are something else.
     """
-    spec, *platforms = documents
-    parsed = json_format.ParseDict(dict(spec), pipeline_spec_pb2.PipelineSpec(), ignore_unknown_fields=True)
-    parsed.sdk_version = ""
-    told = [json_format.MessageToDict(parsed)]
-    for platform in platforms:
-        told.append(json_format.MessageToDict(json_format.ParseDict(dict(platform), pipeline_spec_pb2.PlatformSpec())))
-    return digest(told)
+    kinds = (pipeline_spec_pb2.PipelineSpec, pipeline_spec_pb2.PlatformSpec)
+    told = [json_format.ParseDict(text, kind(), ignore_unknown_fields=True) for text, kind in zip(documents, kinds, strict=False)]
+    told[0].sdk_version = ""
+    return digest([json_format.MessageToDict(part) for part in told])

@@ -1,9 +1,11 @@
 """A small Kubeflow Pipelines server: the REST API of version 2.17 that `pipelines` talks to, in memory, in a thread.
 
 What it is sent it reads with the models that kfp_server_api generates from KFP's own definition: a field these do not have, or a value of
-another type, is a problem, and the fixture fails the test. It can misbehave once or always (`fail`), and knows tokens that are past it.
+another type, is a problem, and the fixture fails the test. It can misbehave once or always (`fail`), leave fields out or send null for
+them, send byte after byte (`drip`), and knows tokens that are past it. A listing shows few at once.
 """
 
+import io
 import itertools
 import json
 import re
@@ -44,7 +46,7 @@ class Fault(NamedTuple):
     method: str
     path: str
     status: int
-    body: bytes
+    body: bytes | None
     seconds: float
     lost: bool
 
@@ -90,6 +92,13 @@ class KfpApi:
     def __init__(self) -> None:
         self.url = ""
         self.multi_user = False
+        self.version = "2.17.0"
+        self.account = "pipeline-runner"  # of runs for which none is named
+        self.page = 1  # so many are on a page of a listing, if that many are asked for
+        self.left_out: set[str] = set()  # fields
+        self.nulls: set[str] = set()  # fields
+        self.charset = ""  # after the type of an answer
+        self.drip = 0.0  # seconds before each byte of an answer
         self.tokens: set[str] | None = None
         self.forbidden: set[str] = set()  # namespaces
         self.faults: list[list[Any]] = []  # [Fault, times left]
@@ -106,9 +115,9 @@ class KfpApi:
         self._numbers, self._lock, self._wire = itertools.count(1), threading.Lock(), api.ApiClient()
 
     def fail(
-        self, method: str, path: str, status: int, body: bytes | str = b"", times: int = 1, seconds: float = 0.0, lost: bool = False
+        self, method: str, path: str, status: int, body: bytes | str | None = None, times: int = 1, seconds: float = 0.0, lost: bool = False
     ) -> None:
-        """Answers the next requests to a path (a regular expression) so."""
+        """Answers the next requests to a path (a regular expression) so, without a body as KFP tells of a failure."""
         data = body.encode() if isinstance(body, str) else body
         self.faults.append([Fault(method, path, status, data, seconds, lost), times])
 
@@ -123,7 +132,7 @@ class KfpApi:
         if fault:
             time.sleep(fault.seconds)
         if fault and not fault.lost and fault.status:
-            return fault.status, fault.body or _error(fault.status, "injected")
+            return fault.status, _error(fault.status, "injected") if fault.body is None else fault.body
         with self._lock:
             try:
                 self._allowed(request)
@@ -131,8 +140,16 @@ class KfpApi:
             except Refused as error:
                 return error.status, _error(error.status, str(error))
         if fault and fault.lost:
-            return fault.status, fault.body or _error(fault.status, "the answer was lost")
-        return 200, json.dumps(self._wire.sanitize_for_serialization(made)).encode()
+            return fault.status, _error(fault.status, "the answer was lost") if fault.body is None else fault.body
+        return 200, json.dumps(self._thinned(self._wire.sanitize_for_serialization(made))).encode()
+
+    def _thinned(self, told: Any) -> Any:
+        """Without the fields that are left out."""
+        if isinstance(told, list):
+            return [self._thinned(item) for item in told]
+        if not isinstance(told, dict):
+            return told
+        return {key: None if key in self.nulls else self._thinned(value) for key, value in told.items() if key not in self.left_out}
 
     def _fault(self, request: Request) -> Fault | None:
         for entry in self.faults:
@@ -150,21 +167,26 @@ class KfpApi:
     def _do(self, request: Request, headers: Any, body: bytes) -> Any:
         path = request.path.removeprefix("/apis/v2beta1/")
         routes = {
-            ("GET", r"healthz"): lambda: api.V2beta1GetHealthzResponse(multi_user=self.multi_user),
-            ("GET", r"pipelines"): lambda: api.V2beta1ListPipelinesResponse(pipelines=self._found(self.pipelines, request, "namespace")),
+            ("GET", r"healthz"): lambda: {
+                "commit_sha": "0" * 40,
+                "tag_name": self.version,
+                "multi_user": self.multi_user,
+                "pipeline_store": "database",
+            },
+            ("GET", r"pipelines"): lambda: self._listed(api.V2beta1ListPipelinesResponse, self.pipelines, request, "namespace"),
             ("POST", r"pipelines"): lambda: self._pipeline(self._read("V2beta1Pipeline", body)),
             ("POST", r"pipelines/upload"): lambda: self._upload(request, headers, body),
             ("POST", r"pipelines/upload_version"): lambda: self._upload_version(request, headers, body),
-            ("GET", r"pipelines/([^/]+)/versions"): lambda id: self._versions(request, id),
-            ("GET", r"pipelines/[^/]+/versions/([^/]+)"): lambda id: _one(self.versions, "pipeline_version_id", id),
-            ("GET", r"experiments"): lambda: api.V2beta1ListExperimentsResponse(
-                experiments=self._found(self.experiments, request, "namespace")
+            ("GET", r"pipelines/([^/]+)/versions"): lambda id: self._listed(
+                api.V2beta1ListPipelineVersionsResponse, self._versions(id), request, ""
             ),
+            ("GET", r"pipelines/[^/]+/versions/([^/]+)"): lambda id: _one(self.versions, "pipeline_version_id", id),
+            ("GET", r"experiments"): lambda: self._listed(api.V2beta1ListExperimentsResponse, self.experiments, request, "namespace"),
             ("POST", r"experiments"): lambda: self._experiment(self._read("V2beta1Experiment", body)),
-            ("GET", r"runs"): lambda: api.V2beta1ListRunsResponse(runs=self._found(self.runs, request, "experiment_id")),
+            ("GET", r"runs"): lambda: self._listed(api.V2beta1ListRunsResponse, self.runs, request, "experiment_id"),
             ("POST", r"runs"): lambda: self._run(self._read("V2beta1Run", body)),
             ("GET", r"runs/([^/]+)"): self._look,
-            ("GET", r"recurringruns"): lambda: api.V2beta1ListRecurringRunsResponse(recurring_runs=self._recurring(request)),
+            ("GET", r"recurringruns"): lambda: self._listed(api.V2beta1ListRecurringRunsResponse, self.recurring, request, "namespace"),
             ("POST", r"recurringruns"): lambda: self._recur(self._read("V2beta1RecurringRun", body)),
             ("DELETE", r"recurringruns/([^/]+)"): lambda id: self.recurring.remove(_one(self.recurring, "recurring_run_id", id)) or {},
             ("POST", r"recurringruns/([^/]+):enable"): self._enable,
@@ -182,21 +204,29 @@ class KfpApi:
             raise Refused(400, "; ".join(wrong))
         return self._wire.deserialize(type("Response", (), {"data": body}), model)
 
-    def _found(self, things: list[Any], request: Request, by: str) -> list[Any] | None:
-        """Those that a filter of names selects, in the namespace or of the experiment; like the server, None where there are none."""
-        wanted = dict[str, str]()
-        for predicate in json.loads(request.query.get("filter") or "{}").get("predicates", []):
-            if set(predicate) != {"operation", "key", "stringValue"} or predicate["operation"] not in ("EQUALS", 1):
+    def _listed(self, kind: Any, things: list[Any], request: Request, by: str) -> Any:
+        """A page of those that a filter of names selects, in the namespace or of the experiment; like the server, nothing says that there
+        are none, and a token is good for the same filter only."""
+        wanted, chosen = dict[str, str](), request.query.get("filter") or "{}"
+        for predicate in json.loads(chosen).get("predicates", []):
+            if set(predicate) != {"operation", "key", "stringValue"} or predicate["operation"] != "EQUALS":
                 self.problems.append(f"filter {predicate}")
             wanted[predicate["key"]] = predicate["stringValue"]
         if by == "namespace" and self.multi_user is False and request.query.get("namespace"):
             raise Refused(400, "In single-user mode, the request cannot filter by namespace.")
         of = request.query.get(by) or ("" if by == "namespace" else None)
-        return [
+        found = [
             thing
             for thing in things
             if all(getattr(thing, key) == value for key, value in wanted.items()) and (of is None or (getattr(thing, by) or "") == of)
-        ] or None
+        ]
+        start, _, same = (request.query.get("page_token") or f"0 {chosen}").partition(" ")
+        if same != chosen:
+            raise Refused(400, "The page token was made with another filter.")
+        end = int(start) + min(self.page, int(request.query.get("page_size") or 20))
+        (field,) = (name for name, inner in kind.openapi_types.items() if inner.startswith("list["))
+        told = {field: found[int(start) : end] or None, "next_page_token": f"{end} {chosen}" if end < len(found) else None}
+        return kind(total_size=len(found), **told)
 
     def _id(self, kind: str) -> str:
         return f"{kind}-{next(self._numbers)}"
@@ -244,9 +274,8 @@ class KfpApi:
         self.versions.append(made)
         return made
 
-    def _versions(self, request: Request, pipeline: str) -> Any:
-        found = [version for version in self._found(self.versions, request, "") or [] if version.pipeline_id == pipeline]
-        return api.V2beta1ListPipelineVersionsResponse(pipeline_versions=found or None)
+    def _versions(self, pipeline: str) -> list[Any]:
+        return [version for version in self.versions if version.pipeline_id == pipeline]
 
     # Runs
 
@@ -255,6 +284,8 @@ class KfpApi:
             raise Refused(400, "Experiment has no namespace")
         if not self.multi_user and told.namespace:
             raise Refused(400, "In single-user mode, CreateExperiment shouldn't contain a namespace")
+        if any((known.display_name, known.namespace) == (told.display_name, told.namespace) for known in self.experiments):
+            raise Refused(409, f"Experiment with name {told.display_name} already exists")
         told.experiment_id = self._id("experiment")
         self.experiments.append(told)
         return told
@@ -267,7 +298,7 @@ class KfpApi:
         if len(json.dumps(told.runtime_config.parameters)) > MAX_PARAMETER_BYTES:
             raise Refused(400, f"The input parameter length exceed maximum size of {MAX_PARAMETER_BYTES}.")
         told.namespace = _one(self.experiments, "experiment_id", told.experiment_id).namespace
-        told.service_account = told.service_account or "pipeline-runner"
+        told.service_account = told.service_account or self.account
         told.created_at = datetime.now(UTC)
 
     def _run(self, told: Any) -> Any:
@@ -282,9 +313,6 @@ class KfpApi:
         if run.state == "FAILED" and self.failed:
             run.run_details = api.V2beta1RunDetails(task_details=self.failed)
         return run
-
-    def _recurring(self, request: Request) -> Any:
-        return self._found(self.recurring, request, "namespace")
 
     def _recur(self, told: Any) -> Any:
         self._started(told)
@@ -316,6 +344,19 @@ def _error(status: int, message: str) -> bytes:
     return json.dumps({"error": message, "code": CODES.get(status, 2), "message": message, "details": []}).encode()
 
 
+class Dripping(io.RawIOBase):
+    """Writes byte after byte."""
+
+    def __init__(self, into: Any, seconds: float) -> None:
+        self.into, self.seconds = into, seconds
+
+    def write(self, data: Any) -> int:
+        for byte in bytes(data):
+            time.sleep(self.seconds)
+            self.into.write(bytes([byte]))
+        return len(data)
+
+
 @contextmanager
 def serve(server: KfpApi, tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]:
     """Answers at `server.url` until the end of the block; over TLS as `servers.certified` makes it."""
@@ -329,10 +370,12 @@ def serve(server: KfpApi, tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]
             token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, data = server.answer(Request(self.command, parts.path, query, token), self.headers, body)
+            if server.drip:
+                self.wfile = Dripping(self.wfile, server.drip)
             self.send_response(status)
             if 300 <= status < 400:
                 self.send_header("Location", data.decode())
-            self.send_header("Content-Type", "text/html" if data.startswith(b"<") else "application/json")
+            self.send_header("Content-Type", "text/html" if data.startswith(b"<") else "application/json" + server.charset)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
@@ -368,6 +411,7 @@ def kfp_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpApi]:
         "KF_PIPELINES_UI_ENDPOINT",
         "SSL_CERT_FILE",
         "KUBERNETES_SERVICE_HOST",
+        *("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"),
     ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", "/nowhere/token")

@@ -8,7 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apportion.config import Cluster, Config, Fitting, Folder, Model, OpenMoji, digest, load, parse, quantity
+from apportion.config import (
+    AWS_CREDENTIALS,
+    MLFLOW_CREDENTIALS,
+    Cluster,
+    Config,
+    Fitting,
+    Folder,
+    Model,
+    OpenMoji,
+    digest,
+    load,
+    masked,
+    parse,
+    quantity,
+    unsendable,
+)
 from apportion.errors import ConfigError
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -327,6 +342,47 @@ def test_credentials_in_an_address_are_refused_and_not_shown(told, option, addre
         assert option in str(caught.value)
         assert says in str(caught.value)
         assert not [word for word in ("s3c", "ret@", "ada:", "key:") if word in str(caught.value)], str(caught.value)
+
+
+SIGNED = "https://bucket/k?X-Amz-Credential=hidden1&X-Amz-Date=today&X-Amz-Security-Token=hidden2%3D&X-Amz-Signature=hidden3"
+OLDER = "https://bucket/k?AWSAccessKeyId=hidden4&Signature=hidden5&Expires=9;client_secret=hidden6 and no more"
+
+
+def test_signed_addresses_are_masked():
+    said = masked(f"cannot read {SIGNED}, nor '{OLDER}'")
+    assert "hidden" not in said
+    assert not [word for word in ("X-Amz-Date=today", "X-Amz-Security-Token=***&", "Expires=9;", "and no more") if word not in said], said
+    assert masked("https://mlflow/team@home?passing=1&design=2") == "https://mlflow/team@home?passing=1&design=2"
+
+
+@pytest.mark.parametrize("name", [*AWS_CREDENTIALS, *MLFLOW_CREDENTIALS, "KFP_TOKEN"])
+def test_credentials_of_the_environment_are_masked(monkeypatch, name):
+    monkeypatch.setenv(name, "hid.den+in=every/text\n")  # as `echo` makes it
+    assert masked("b'Bearer hid.den+in=every/text\\n' and hid-den+in=every/text") == "b'Bearer ***\\n' and hid-den+in=every/text"
+    monkeypatch.setenv(name, "mlflow")
+    of_who = name.endswith(("_ID", "_USERNAME"))  # a short one is no secret, and may be part of an address
+    assert masked("http://mlflow:5000/mlflows") == ("http://mlflow:5000/mlflows" if of_who else "http://***:5000/mlflows")
+    monkeypatch.setenv(name, "test")
+    assert masked("helm test") == "helm test"
+
+
+@pytest.mark.parametrize("name", [*AWS_CREDENTIALS, *MLFLOW_CREDENTIALS])
+@pytest.mark.parametrize("value", ["hidden\n", "\r\nhidden", "hid\x01den", "hidden\x7f", " hidden", "hid den", "hidd\xe9n", "\t"])
+def test_credentials_that_http_cannot_send(monkeypatch, name, value):
+    """A user and a password are sent as base64, so that only what nobody meant is refused there."""
+    monkeypatch.setenv(name, value)
+    found = unsendable([name])
+    if name.endswith(("USERNAME", "PASSWORD")) and value.isprintable():
+        assert found is None
+        return
+    assert f"HTTP cannot send in {name}: a Secret made from `echo` ends in a line break" in found
+    assert "hid" not in found.partition(name)[0] + found.partition(name)[2]
+
+
+def test_credentials_that_http_can_send(monkeypatch):
+    for name in (*AWS_CREDENTIALS, *MLFLOW_CREDENTIALS):
+        monkeypatch.setenv(name, "abc/+=~" if name != "AWS_SESSION_TOKEN" else "")
+    assert unsendable([*AWS_CREDENTIALS, *MLFLOW_CREDENTIALS, "NOT_SET"]) is None
 
 
 def test_an_at_sign_elsewhere_is_none_of_a_user(told):

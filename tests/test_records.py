@@ -53,7 +53,7 @@ MANIFEST = Manifest(
 )
 
 
-def evaluation(seed: int = 3, members: tuple[str, ...] = (A, B), **values: float) -> Evaluation:
+def evaluation(seed: int = 3, members: tuple[str, ...] = (A, B), /, **values: float) -> Evaluation:
     key = evaluation_key(GAME.id, seed, members)
     return Evaluation(key=key, game=GAME.id, seed=seed, members=members, values=values or {"fid": 12.25}, cost=COST, code="1.0")
 

@@ -216,7 +216,7 @@ def let_expire(told: argparse.Namespace) -> None:
 
     store = open_store(load(told.config, told.overrides, told.workdir).store)
     changed = expire(store, told.days)
-    said = f"weights and samples expire after {told.days} days; scores, ledger and rounds never"
+    said = f"weights and samples expire after {told.days} days, and nothing else by these rules"
     console.print(f"{store.uri}: {'' if changed else 'as it was: '}{said}", soft_wrap=True)
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,10 +40,14 @@ CREDENTIALS = {
 }
 """By scheme of an address: where its credentials belong."""
 
+AWS_CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+MLFLOW_CREDENTIALS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
+
 SECRET = re.compile(
-    r"([?&;](?:user|\w*passw(?:or)?d|pwd|\w*token|\w*secret\w*|access_?key\w*|(?:\w|-)*sig(?:nature)?)=)[^&;\s'\"]*", re.IGNORECASE
+    r"([?&;](?:user|pwd|[\w-]*(?:passw(?:or)?d|token|credential|sig(?:nature)?)|[\w-]*(?:secret|access_?key)[\w-]*)=)[^&;\s'\"]*",
+    re.IGNORECASE,
 )
-"""A parameter of an address's query that tells a user or a password, as drivers of databases take them."""
+"""A parameter of an address's query that tells a user or a password, as drivers of databases and signed addresses have them."""
 
 
 def _without_credentials(address: str) -> str:
@@ -55,8 +60,26 @@ def _without_credentials(address: str) -> str:
 
 
 def masked(text: str) -> str:
-    """Without what stands before the host in the addresses of a text, and without what in their queries is secret."""
+    """Without what stands before the host in the addresses of a text, without what in their queries is secret, and without the
+    credentials of the environment, which the errors of libraries may show."""
+    for name in (*AWS_CREDENTIALS, *MLFLOW_CREDENTIALS, "KFP_TOKEN"):
+        value = os.environ.get(name, "").strip()
+        # A short name is no secret, but a word that a message needs: minio, mlflow, test.
+        if len(value) >= (16 if name.endswith(("_ID", "_USERNAME")) else 6):
+            text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "***", text)
     return SECRET.sub(r"\1***", re.sub(r"://[^/\s]+@", "://***@", text))
+
+
+def unsendable(names: Iterable[str]) -> str | None:
+    """What is wrong with a credential of the environment that no header of HTTP takes: to be refused before a library shows it."""
+    for name in names:
+        encoded = name.endswith(("USERNAME", "PASSWORD"))  # these are sent as base64, blanks and letters of any script too
+        if not re.fullmatch(r"[^\x00-\x1f\x7f]*" if encoded else r"[\x21-\x7e]*", os.environ.get(name, "")):
+            return (
+                f"found a line break, a blank or another sign that HTTP cannot send in {name}: a Secret made from `echo` ends in a line "
+                f"break; make it again with `echo -n` or `kubectl create secret generic … --from-literal={name}=…`"
+            )
+    return None
 
 
 Address = Annotated[str, AfterValidator(_without_credentials)]
@@ -496,6 +519,7 @@ class Kfp(Strict):
     experiment: Annotated[str, StringConstraints(min_length=1, strip_whitespace=True)] = "apportion"
     service_account: Subdomain | None = None
     cron: Annotated[str, AfterValidator(_six_fields)] = "0 0 3 * * *"
+    schedule: Label | None = None
 
 
 POOLS: dict[str, dict[str, Any]] = {

@@ -1,9 +1,14 @@
-"""Where Kubeflow Pipelines (KFP) is, and who we are to it: the rules of whoever speaks to it from here, in a cluster or outside."""
+"""Where Kubeflow Pipelines (KFP) is, how one gets there, and who we are to it: the rules of whoever speaks to it, in a cluster or not."""
 
 import os
 import re
+from base64 import b64encode
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from pydantic import ValidationError
 
 from apportion.config import Kfp
 from apportion.errors import ClusterError
@@ -23,10 +28,48 @@ class Token(NamedTuple):
     path: str | None = None
 
 
+class Proxy(NamedTuple):
+    """Of HTTP: its address, and the header that says who we are to it, if it asks. Neither is to be shown."""
+
+    address: str
+    headers: dict[str, str]
+
+
 def address(told: Kfp) -> str | None:
-    """From the configuration, the environment, or the usual one in a cluster; None where none is known."""
-    host = told.host or os.environ.get("KF_PIPELINES_ENDPOINT") or (IN_CLUSTER if "KUBERNETES_SERVICE_HOST" in os.environ else None)
+    """From the configuration, the environment, or the usual one in a cluster; None where none is known. Raises ClusterError."""
+    usual = IN_CLUSTER if "KUBERNETES_SERVICE_HOST" in os.environ else None
+    host = told.host or _address("KF_PIPELINES_ENDPOINT") or usual
     return host.rstrip("/") if host else None
+
+
+def pages(host: str) -> str:
+    """Where a browser finds what the API at `host` tells of. Raises ClusterError."""
+    return (_address("KF_PIPELINES_UI_ENDPOINT") or host).rstrip("/")
+
+
+def _address(variable: str) -> str | None:
+    """What an environment variable says, by the rule of `cluster.kfp.host`. The error shows nothing of it, for it may hold a password."""
+    text = os.environ.get(variable, "").strip()
+    try:
+        return Kfp(host=text).host if text else None
+    except ValidationError:
+        raise ClusterError(
+            f"found no address, or a user or a password beside it, in {variable}, expected http://… or https://… alone: "
+            "KFP_TOKEN or KFP_TOKEN_FILE say who we are"
+        ) from None
+
+
+def proxy(host: str) -> Proxy | None:
+    """What stands between us and a host, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY as Python's own urllib reads them. Raises ClusterError."""
+    scheme, place = urlsplit(host)[:2]
+    told = getproxies().get(scheme)
+    if not told or proxy_bypass(place):
+        return None
+    found = re.fullmatch(r"(?:(https?)://)?(?!\w+://)(?:(\S*)@)?((?:[^\s/?#@:\[\]]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?)/?", told.strip())
+    if not found:
+        raise ClusterError(f"found no address in {scheme.upper()}_PROXY, expected http://host:port")
+    user = b64encode(unquote(found[2]).encode()).decode() if found[2] else None
+    return Proxy(f"{found[1] or 'http'}://{found[3]}", {"Proxy-Authorization": f"Basic {user}"} if user else {})
 
 
 def token() -> Token:

@@ -19,7 +19,8 @@ def to_terminal() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     for name in CHATTER:
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # not every retry: how the call ends is said by us
+    for name in ("urllib3", "botocore.credentials"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # neither every retry nor a trace: how the call ends is said by us
     warnings.filterwarnings("ignore", category=FutureWarning)
     sys.excepthook = plainly
     atexit.register(gc.freeze)  # or a process that ends spends a second in looking for cycles among the modules that end with it

@@ -4,7 +4,7 @@ else; it denies what a test says, and records what it is asked. A kubeconfig lea
 import json
 import re
 import threading
-from base64 import b64encode
+from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,10 +34,11 @@ class Asked(NamedTuple):
 
 
 class KubernetesApi:
-    """The state of the server. `hidden` are plurals that answer 403; `denied` are rights, as `create runs`, that nobody has."""
+    """The state of the server. `hidden` are plurals that answer 403; `denied` are rights that nobody has, as `create runs`, or that
+    somebody has not, as `jane: create runs`."""
 
     def __init__(self, folder: Path) -> None:
-        self.url, self.version, self.hidden, self.denied = "", "v1.33.2", set[str](), set[str]()
+        self.url, self.version, self.user, self.hidden, self.denied = "", "v1.33.2", "jane", set[str](), set[str]()
         self.asked: list[Asked] = []
         self.broken: tuple[int, bytes] | None = None
         self._objects: dict[str, Any] = {}
@@ -90,12 +91,13 @@ class KubernetesApi:
         """The review as the client's own model reads it, with its answer."""
         review = self._wire.deserialize(type("Response", (), {"data": json.dumps(told)}), REVIEWS[plural])
         if plural == "selfsubjectreviews":
-            review.status = client.V1SelfSubjectReviewStatus(user_info=client.V1UserInfo(username="jane"))
+            review.status = client.V1SelfSubjectReviewStatus(user_info=client.V1UserInfo(username=self.user))
             return review
         asked = review.spec.resource_attributes
         assert (asked.verb, asked.resource, asked.namespace) == (asked.verb or None, asked.resource or None, asked.namespace or None)
         right = f"{asked.verb} {asked.resource}{f'/{asked.subresource}' if asked.subresource else ''}"
-        review.status = client.V1SubjectAccessReviewStatus(allowed=right not in self.denied)
+        who = review.spec.user if plural == "localsubjectaccessreviews" else self.user
+        review.status = client.V1SubjectAccessReviewStatus(allowed=not {right, f"{who}: {right}"} & self.denied)
         return review
 
     def _json(self, made: Any) -> bytes:
@@ -150,12 +152,20 @@ def named(kind: str, name: str, namespace: str | None = None, **more: Any) -> An
 
 def node(name: str, labels: dict[str, str], taints: tuple[str, ...] = (), **offers: str) -> Any:
     """Taints as `key=value:effect`; `gpu` is nvidia.com/gpu."""
+    labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"} | labels
     parts = [re.fullmatch(r"([^=:]+)(?:=([^:]*))?:(\w+)", taint) for taint in taints]
     spec = client.V1NodeSpec(taints=[client.V1Taint(key=part[1], value=part[2], effect=part[3]) for part in parts if part] or None)
     amounts = {"cpu": "7910m", "memory": "31Gi", "ephemeral-storage": "47093746742", "pods": "110"} | offers
     if "gpu" in amounts:
         amounts["nvidia.com/gpu"] = amounts.pop("gpu")
     return named("Node", name, labels=labels, spec=spec, status=client.V1NodeStatus(allocatable=amounts))
+
+
+def token_of(account: str, **claims: Any) -> str:
+    """A token as Kubernetes makes them for a service account, NAMESPACE:NAME, but for who signed it."""
+    told = {"sub": f"system:serviceaccount:{account}", "aud": ["pipelines.kubeflow.org"]} | claims
+    parts = [json.dumps(part).encode() for part in ({"alg": "RS256"}, told)]
+    return ".".join(urlsafe_b64encode(part).decode().rstrip("=") for part in [*parts, SECRET.encode()])
 
 
 def secret(name: str, kind: str = "Opaque", **values: str) -> Any:

@@ -1,6 +1,7 @@
 """`apportion doctor`: a table or JSON, and an exit status, of a configuration where all is well and of one where nothing is."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,20 +34,24 @@ def test_all_is_well(
     command: Any, cluster: KubernetesApi, kfp_api: KfpApi, s3_bucket: str, mlflow_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(cluster.authority.with_name("kubeconfig")))
-    kfp_api.fail("GET", "/apis/v1beta1/healthz", 200, '{"tag_name": "2.17.0"}', times=9)
-    told = [f"store=s3://{s3_bucket}", f"tracking.uri={mlflow_server}", f"cluster.kfp.host={kfp_api.url}"]
+    kfp_api.fail("GET", "/apis/v2beta1/healthz", 200, '{"tag_name": "2.17.0", "multi_user": false}', times=9)
+    endpoint = f"cluster.env={{AWS_ENDPOINT_URL_S3: {os.environ['AWS_ENDPOINT_URL_S3']!r}}}"
+    told = [f"store=s3://{s3_bucket}", f"tracking.uri={mlflow_server}", "compute.device=cuda", endpoint]
+    told += [f"cluster.kfp.host={kfp_api.url}", "cluster.kfp.namespace=ml"]
     overrides = [part for override in told for part in ("--set", override)]
     status, out, err = command(*overrides)
     assert (status, err) == (0, "")
     assert "→" not in out.partition("─")[2]
     assert out.startswith("check ")
+    assert out.rstrip().endswith("\n16 ok, 1 skipped")
     status, out, _ = command(*overrides, "--json")
     told_of = json.loads(out)
     assert (status, told_of["failed"]) == (0, 0)
     names = [check["check"] for check in told_of["checks"]]
     assert names == [
-        "store", "store: clock", "store: lifecycle", "tracking", "kfp", "kfp: account", "cluster", "namespace", "secret apportion-s3",
-        "secret apportion-mlflow", "service account", "permissions: runs", "permissions: ours", "nodes: cpu", "nodes: gpu",
+        "configuration", "environment", "store", "store: clock", "store: lifecycle", "tracking", "kfp", "kfp: account", "cluster",
+        "namespace", "secret apportion-s3", "secret apportion-mlflow", "service account", "permissions: runs", "permissions: ours",
+        "nodes: cpu", "nodes: gpu",
     ]  # fmt: skip
     assert {check["result"] for check in told_of["checks"]} == {"ok", "skipped"}
     assert [check["check"] for check in told_of["checks"] if check["result"] == "skipped"] == ["permissions: ours"]
@@ -69,11 +74,13 @@ users: [{{name: u, user: {{token: "{TOKEN}"}}}}]
     status, out, err = command(*overrides, "--json")
     results = {check["check"]: check["result"] for check in json.loads(out)["checks"]}
     assert {check for check, result in results.items() if result == "failed"} == {"store", "tracking", "kfp", "cluster"}
+    assert {check for check, result in results.items() if result == "warning"} == {"configuration", "environment"}
     assert results["nodes: gpu"] == "skipped"
     assert status == 1
     assert f"4 of {len(results)} checks failed: store, tracking, kfp, cluster" in err
     status, out, _ = command(*overrides, "--images")
     assert (status, out.count("failed   ")) == (1, 6)
+    assert out.rstrip().endswith("2 warnings, 6 failed, 11 skipped")
 
 
 def test_a_configuration_that_is_none(command: Any) -> None:

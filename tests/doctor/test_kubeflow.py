@@ -1,10 +1,11 @@
 """What the doctor finds of Kubeflow Pipelines: its API as tests/kfp_api.py has it, over HTTP and TLS."""
 
+import json
 from pathlib import Path
 
 import pytest
 from kfp_api import KfpApi, serve
-from servers import certified, free_port
+from servers import Answer, certified, free_port, proxy
 
 from apportion.config import Kfp
 from apportion.doctor import Finding
@@ -35,7 +36,9 @@ def says(finding: Finding, result: str, *words: str) -> None:
 
 
 def versioned(kfp_api: KfpApi, tag: str) -> KfpApi:
-    kfp_api.fail("GET", "/apis/v1beta1/healthz", 200, f'{{"tag_name": "{tag}"}}', times=99)
+    """Healthz as the API server says it: not all of it is in the client's models."""
+    health = {"commit_sha": "c", "tag_name": tag, "multi_user": kfp_api.multi_user, "pipeline_store": "database"}
+    kfp_api.fail("GET", "/apis/v2beta1/healthz", 200, json.dumps(health), times=99)
     return kfp_api
 
 
@@ -43,24 +46,40 @@ def test_for_one_user(kfp_api: KfpApi) -> None:
     findings, known = found(versioned(kfp_api, "2.17.0").url)
     says(findings["kfp"], "ok", f"KFP 2.17.0 at {kfp_api.url}, for one user")
     says(findings["kfp: account"], "ok", "may see experiments, without a token")
+    assert found(kfp_api.url, "ml")[0]["kfp: account"].result == "ok"
+    assert {request.query.get("namespace") for request in kfp_api.sent("GET", "experiments")} == {None}  # which it would refuse
     assert known == Kubeflow(False, (2, 17))
 
 
 def test_for_several_users(kfp_api: KfpApi, monkeypatch: pytest.MonkeyPatch) -> None:
     kfp_api.multi_user, kfp_api.tokens = True, {SECRET}
     monkeypatch.setenv("KFP_TOKEN", SECRET)
-    findings, known = found(kfp_api.url + "/", "ml")
-    says(findings["kfp"], "ok", "of unknown version", "for several users")
+    findings, known = found(versioned(kfp_api, "2.18.1").url + "/", "ml")
+    says(findings["kfp"], "ok", f"KFP 2.18.1 at {kfp_api.url}, for several users")
     says(findings["kfp: account"], "ok", "may see experiments in namespace ml, by its token")
-    assert known == Kubeflow(True, None)
+    assert known == Kubeflow(True, (2, 18))
     assert [request.query.get("namespace") for request in kfp_api.sent("GET", "experiments")] == ["ml"]
     says(found(kfp_api.url)[0]["kfp: account"], "skipped", "no namespace is known", "cluster.kfp.namespace")
 
 
-@pytest.mark.parametrize(("tag", "result"), [("2.15.1", "warning"), ("v2.9.0", "warning"), ("2.16.0-rc.1", "ok"), ("dev", "ok")])
-def test_versions(kfp_api: KfpApi, tag: str, result: str) -> None:
-    said = found(versioned(kfp_api, tag).url)[0]["kfp"]
-    says(said, result, f"KFP {tag} at", *(["before 2.16", "upgrade KFP"] if result == "warning" else []))
+@pytest.mark.parametrize(
+    ("tag", "result", "words", "version"),
+    [
+        ("2.15.1", "warning", "before 2.16 its own containers do not satisfy Pod Security `restricted` → upgrade KFP to 2.17", (2, 15)),
+        ("v2.9.0", "warning", "before 2.16", (2, 9)),
+        ("2.16.0-rc.1", "warning", "was not tested with versions before 2.17 → upgrade KFP to 2.17", (2, 16)),
+        ("2.17.0-rc.1", "ok", "", (2, 17)),
+        ("2.17.0", "ok", "", (2, 17)),
+        ("3.0.0", "ok", "", (3, 0)),
+        ("unknown", "warning", "its version is not known → see that it is 2.17 or newer", None),
+        ("", "warning", "its version is not known", None),
+    ],
+)
+def test_versions(kfp_api: KfpApi, tag: str, result: str, words: str, version: tuple[int, int] | None) -> None:
+    findings, known = found(versioned(kfp_api, tag).url)
+    says(findings["kfp"], result, f"KFP {tag or 'unknown'} at {kfp_api.url}", words)
+    assert known.version == version
+    assert findings["kfp: account"].result == "ok"
 
 
 def test_a_token_past_its_time(kfp_api: KfpApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +99,7 @@ def test_a_token_past_its_time(kfp_api: KfpApi, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("KFP_TOKEN", SECRET)
     findings, known = found(kfp_api.url)
     says(findings["kfp"], "failed", "answers 401: the token is missing, wrong or past its time", "renew KFP_TOKEN")
-    assert findings["kfp: account"] == Finding("kfp: account", "skipped", "KFP cannot be reached")
+    assert findings["kfp: account"] == Finding("kfp: account", "skipped", "there is no KFP to ask")
     assert known == Kubeflow()
 
 
@@ -89,7 +108,7 @@ def test_a_token_that_only_healthz_does_not_ask_for(kfp_api: KfpApi, monkeypatch
     monkeypatch.setenv("KFP_TOKEN", SECRET)
     kfp_api.multi_user = True
     kfp_api.fail("GET", "experiments", 401, times=99)
-    findings, _ = found(kfp_api.url, "ml")
+    findings, _ = found(versioned(kfp_api, "2.17.0").url, "ml")
     assert findings["kfp"].result == "ok"
     says(findings["kfp: account"], "failed", "401", "renew KFP_TOKEN")
 
@@ -121,11 +140,35 @@ def test_a_page_to_log_in_at(kfp_api: KfpApi) -> None:
 
 @pytest.mark.parametrize(
     ("status", "body", "words"),
-    [(200, "<html>", "found no KFP"), (200, "[]", "found no KFP"), (404, "", "HTTP 404"), (503, "", "see the log of its API server")],
+    [
+        (200, "<html>", "found no KFP"),
+        (200, "[]", "found no KFP"),
+        (200, "null", "found no KFP"),
+        (200, " ", "found no KFP"),
+        (200, "{}", "found no KFP"),
+        (200, '{"status": "ok"}', "found no KFP"),
+        (200, '{"multi_user": "no", "tag_name": "2.17.0"}', "found no KFP"),
+        (404, "", "HTTP 404"),
+        (503, "", "see the log of its API server"),
+    ],
 )
 def test_what_is_not_kfp(kfp_api: KfpApi, status: int, body: str, words: str) -> None:
     kfp_api.fail("GET", "healthz", status, body, times=9)
-    says(found(kfp_api.url)[0]["kfp"], "failed", words)
+    findings, known = found(kfp_api.url)
+    says(findings["kfp"], "failed", words, kfp_api.url)
+    assert findings["kfp: account"].result == "skipped"
+    assert known == Kubeflow()
+
+
+def test_an_empty_answer() -> None:
+    """The fake has a body in every answer."""
+    with proxy("http://127.0.0.1", lambda *_: Answer(200, {}, b"")) as url:
+        says(found(url)[0]["kfp"], "failed", f"found no KFP at {url}")
+
+
+def test_no_user_and_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", f"http://jane:{SECRET}@127.0.0.1:{free_port()}")
+    assert found(None)[0]["kfp"].result == "failed"  # found() looks for the secret
 
 
 def test_no_answer_and_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +181,7 @@ def test_no_answer_and_no_address(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_addresses_from_the_environment(kfp_api: KfpApi, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", kfp_api.url)
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", versioned(kfp_api, "2.17.0").url)
     assert found(None)[0]["kfp"].result == "ok"
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
@@ -156,6 +199,6 @@ def test_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "name the file of the certificate authority in SSL_CERT_FILE",
         )
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-        assert found(server.url)[0]["kfp"].result == "ok"
+        assert found(versioned(server, "2.17.0").url)[0]["kfp"].result == "ok"
         monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/ca.pem")
         says(found(server.url)[0]["kfp"], "failed", "SSL_CERT_FILE")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from kubernetes import client
-from kubernetes_api import SECRET, TOKEN, KubernetesApi, named, node, secret
+from kubernetes_api import SECRET, TOKEN, KubernetesApi, named, node, secret, token_of
 from servers import free_port
 
 from apportion import doctor
@@ -17,14 +17,17 @@ from apportion.config import Cluster
 from apportion.doctor import Finding, checking
 from apportion.doctor.cluster import check_cluster
 from apportion.doctor.kubeflow import Kubeflow
+from apportion.doctor.kubernetes import Opened
 
 MANY, ONE = Kubeflow(True, (2, 17)), Kubeflow(False, (2, 17))
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 
 
-def found(told: str = "", kubeflow: Kubeflow = ONE) -> dict[str, Finding]:
+def found(told: str = "", kubeflow: Kubeflow = ONE, namespace: str | None = "ml") -> dict[str, Finding]:
     """Findings by check, for a `cluster` section in YAML."""
-    findings = list(check_cluster(Cluster.model_validate(yaml.safe_load(told) or {}), kubeflow))
+    section = yaml.safe_load(told) or {}
+    section["kfp"] = {"namespace": namespace} | section.get("kfp", {})
+    findings = list(check_cluster(Cluster.model_validate(section), kubeflow))
     assert len({finding.check for finding in findings}) == len(findings)
     return {finding.check: finding for finding in findings}
 
@@ -35,7 +38,8 @@ def says(finding: Finding, result: str, *words: str) -> None:
     assert not [word for word in words if word not in text], text
 
 
-def test_all_is_well(cluster: KubernetesApi) -> None:
+def test_all_is_well(cluster: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_TOKEN", token_of("ml:jobs"))
     findings = found(kubeflow=MANY)
     assert {finding.result for finding in findings.values()} == {"ok"}
     assert not any(finding.mend for finding in findings.values())
@@ -43,15 +47,19 @@ def test_all_is_well(cluster: KubernetesApi) -> None:
     says(findings["namespace"], "ok", "ml; Pod Security enforces restricted")
     says(findings["secret apportion-s3"], "ok", "has AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY")
     says(findings["service account"], "ok", "default-editor in namespace ml")
+    says(findings["permissions: runs"], "ok", "default-editor may do what a run's pods do")
+    says(findings["permissions: ours"], "ok", "system:serviceaccount:ml:jobs may register, run and schedule in ml")
     says(findings["nodes: gpu"], "ok", "1 of 2 nodes fit: gpu-1")
     says(findings["nodes: cpu"], "ok", "1 of 2 nodes fit: cpu-1")
 
 
-def test_nothing_is_changed(cluster: KubernetesApi) -> None:
+def test_nothing_is_changed(cluster: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads, and asks for reviews, which keep nothing."""
-    found(kubeflow=MANY)
+    monkeypatch.setenv("KFP_TOKEN", token_of("ml:jobs"))
+    found(NEEDED + "\nca: {config_map: our-ca}\npull_secrets: [pull]\nvolumes: [{claim: drawings, path: /data}]", MANY)
     assert {asked.method for asked in cluster.asked} == {"GET", "POST"}
     assert all("review" in asked.path for asked in cluster.asked if asked.method == "POST")
+    assert [asked for asked in cluster.asked if "/secrets/" in asked.path]
     assert not [asked for asked in cluster.asked if asked.path.endswith("/secrets")]  # Secrets are asked for by name, never listed
 
 
@@ -60,10 +68,36 @@ def test_nothing_is_changed(cluster: KubernetesApi) -> None:
 
 def test_the_namespace(cluster: KubernetesApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     says(found("kfp: {namespace: other}")["namespace"], "failed", "there is no namespace other", "kubectl create namespace other")
+    for kubeflow in (MANY, Kubeflow()):
+        says(found(namespace=None, kubeflow=kubeflow)["namespace"], "ok", "ml; Pod Security")
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path)))
-    says(found()["namespace"], "failed", "there is no namespace kubeflow", "cluster.kfp.namespace (null: KFP's usual one)")
+    said = found(namespace=None, kubeflow=MANY)["namespace"]
+    says(said, "failed", "there is no namespace kubeflow", "is from cluster.kfp.namespace (null: KFP's usual one)")
     cluster.hidden = {"namespaces"}
-    says(found()["namespace"], "skipped", "we may not see the namespace", "grant get on namespace kubeflow")
+    says(found()["namespace"], "skipped", "we may not see the namespace", "grant get on namespace ml", "is from cluster.kfp.namespace")
+
+
+@pytest.mark.parametrize(
+    ("host", "namespace"),
+    [
+        ("https://kubeflow.example.com/pipeline", "kubeflow"),
+        ("http://ml-pipeline.tools.svc:8888", "tools"),
+        ("http://ml-pipeline.tools.svc.cluster.local:8888", "tools"),
+        ("http://ml-pipeline.svc.example.com", "kubeflow"),
+        ("http://127.0.0.1:8888", "kubeflow"),
+    ],
+)
+def test_the_namespace_of_one_user_is_that_of_kfp(cluster: KubernetesApi, host: str, namespace: str) -> None:
+    """Whatever the kubeconfig's context names: `ml`. Every mend says where the namespace is from."""
+    findings = found(f"kfp: {{host: {host!r}}}", ONE, None)
+    by = f"; namespace {namespace} is from cluster.kfp.namespace (null: KFP's, which has the runs of its one user beside itself)"
+    says(findings["service account"], "failed", f"there is no service account pipeline-runner in namespace {namespace}", by)
+    lacking = [finding for check, finding in findings.items() if finding.mend and not check.startswith("nodes")]
+    assert len(lacking) == 4
+    assert all(finding.mend.endswith(by) for finding in lacking)
+    cluster.add(named("ServiceAccount", "pipeline-runner", namespace))
+    assert found(f"kfp: {{host: {host!r}}}", ONE, None)["service account"].result == "ok"
+    assert found(f"kfp: {{host: {host!r}, namespace: ml}}", ONE)["service account"].found == "pipeline-runner in namespace ml"
 
 
 @pytest.mark.parametrize(
@@ -120,6 +154,7 @@ def test_no_value_of_a_secret_is_shown(cluster: KubernetesApi, caplog: pytest.Lo
     monkeypatch.setattr("apportion.doctor.kubernetes.Opened.padded", lambda self, key: json.loads(self.data["no such key"]))
     findings = list(found(NEEDED).values())
     assert "report it" in next(finding.mend for finding in findings if finding.check == "secret keys")
+    assert SECRET not in repr(Opened("Opaque", {"key": SECRET}))
     text = "\n".join([*said, doctor.to_json(findings), caplog.text])
     encoded = secret("x", x=SECRET).data["x"].rstrip("=")[:-2]
     assert not [value for value in (SECRET, encoded, TOKEN) if value in text]
@@ -181,19 +216,78 @@ def test_permissions_of_runs(cluster: KubernetesApi) -> None:
     reviews = [asked.body["spec"] for asked in cluster.asked if asked.path.endswith("localsubjectaccessreviews")]
     assert {review["user"] for review in reviews} == {"system:serviceaccount:ml:default-editor"}
     assert "system:serviceaccounts:ml" in reviews[0]["groups"]
+    cluster.denied, cluster.hidden = set(), {"serviceaccounts"}
+    assert found()["permissions: runs"].result == "ok"  # it may be there
     cluster.hidden = {"localsubjectaccessreviews"}
     says(found()["permissions: runs"], "skipped", "grant create on localsubjectaccessreviews.authorization.k8s.io in ml")
 
 
-def test_our_own_permissions(cluster: KubernetesApi) -> None:
-    cluster.denied = {"create runs", "enable jobs", "create pipelines/versions"}
+JOBS = "system:serviceaccount:tools:jobs"
+
+
+def test_our_own_permissions_are_those_of_the_token(cluster: KubernetesApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KFP asks for the rights of whom the token is of, and not of whom the kubeconfig is of."""
+    monkeypatch.setenv("KFP_TOKEN", token_of("tools:jobs"))
+    cluster.denied = {f"{JOBS}: {right}" for right in ("create runs", "enable jobs", "create pipelines/versions")}
     said = found(kubeflow=MANY)["permissions: ours"]
     words = "create pipelines/versions.pipelines.kubeflow.org, create runs.pipelines.kubeflow.org, enable jobs.pipelines.kubeflow.org in ml"
-    says(said, "failed", f"we may not {words}", "bind a role with these to jane")
-    reviews = [asked for asked in cluster.asked if asked.path.endswith("/selfsubjectaccessreviews")]
-    assert {review.body["spec"]["resourceAttributes"]["namespace"] for review in reviews} == {"ml"}
+    says(said, "failed", f"{JOBS} may not {words}", "bind a role with these to it")
+    reviews = [asked.body["spec"] for asked in cluster.asked if asked.body and asked.body["spec"].get("user") == JOBS]
+    assert {review["resourceAttributes"]["namespace"] for review in reviews} == {"ml"}
+    assert reviews[0]["groups"] == ["system:serviceaccounts", "system:serviceaccounts:tools", "system:authenticated"]
+    cluster.denied = {"jane: create runs"}
+    (path := tmp_path / "token").write_text(token_of("tools:jobs") + "\n")
+    monkeypatch.delenv("KFP_TOKEN")
+    for variable in ("KF_PIPELINES_SA_TOKEN_PATH", "KFP_TOKEN_FILE"):
+        monkeypatch.setenv(variable, str(path))
+        says(found(kubeflow=MANY)["permissions: ours"], "ok", f"{JOBS} may register, run and schedule in ml")
     says(found(kubeflow=ONE)["permissions: ours"], "skipped", "KFP for one user asks for none")
     says(found(kubeflow=Kubeflow())["permissions: ours"], "skipped", "nothing is known of KFP")
+
+
+def test_which_permissions_are_asked_for(cluster: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What KFP's API server asks for, and what its launcher and Argo's executor do; the chart grants the same."""
+    monkeypatch.setenv("KFP_TOKEN", token_of("tools:jobs"))
+    found(kubeflow=MANY)
+    asked: dict[str, set[tuple[str, ...]]] = {}
+    for review in [asked.body["spec"] for asked in cluster.asked if asked.path.endswith("/localsubjectaccessreviews")]:
+        of = review["resourceAttributes"]
+        right = (of["verb"], of["group"], "/".join(filter(None, [of["resource"], of.get("subresource"), of.get("name")])))
+        asked.setdefault(review["user"], set()).add(right)
+    kinds = ("pipelines", "pipelines/versions", "experiments", "runs", "jobs")
+    registering = {(verb, "pipelines.kubeflow.org", kind) for kind in kinds for verb in ("get", "list", "create")}
+    assert asked[JOBS] == registering | {(verb, "pipelines.kubeflow.org", "jobs") for verb in ("delete", "enable")}
+    executor = {(verb, "argoproj.io", "workflowtaskresults") for verb in ("create", "patch")}
+    assert asked["system:serviceaccount:ml:default-editor"] == executor | {("get", "", "pods"), ("get", "", "configmaps/kfp-launcher")}
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        "",
+        SECRET,
+        f"{SECRET}.{SECRET}",
+        f"{SECRET}.{SECRET}.{SECRET}",
+        "e30.W10.x",  # a list
+        f"{token_of('ml:jobs')}.more",
+        token_of("ml:jobs", sub=None),
+        token_of("ml:jobs", sub="jane@example.com"),
+        token_of("ml:jobs", sub="system:serviceaccount:ml"),
+        token_of("ml:jobs", sub="system:serviceaccount:ml:jobs:x"),
+        token_of("ml:jobs", sub=f"{JOBS} {SECRET}"),
+    ],
+)
+def test_a_token_of_whom_is_not_known(cluster: KubernetesApi, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("KFP_TOKEN", token)
+    said = found(kubeflow=MANY)["permissions: ours"]
+    says(said, "skipped", "is not of a service account" if token else "no token", "whose rights it asks for is not known here")
+    assert SECRET not in repr(said)
+    assert not [asked for asked in cluster.asked if asked.body and "create" in str(asked.body) and "runs" in str(asked.body)]
+
+
+def test_a_token_that_cannot_be_read(cluster: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_TOKEN_FILE", "/nowhere/token")
+    says(found(kubeflow=MANY)["permissions: ours"], "failed", "cannot read /nowhere/token")
 
 
 # Nodes
@@ -244,6 +338,9 @@ def test_taints_that_keep_nobody_away(cluster: KubernetesApi) -> None:
 def test_a_node_that_is_cordoned_or_not_ready(cluster: KubernetesApi) -> None:
     cluster.add(node("cpu-1", {}, ("node.kubernetes.io/unschedulable:NoSchedule",)))
     says(found()["nodes: cpu"], "failed", "node.kubernetes.io/unschedulable:NoSchedule", "see what is wrong with the node (unschedulable)")
+    cluster.add(node("cpu-1", {}, ("node.kubernetes.io/not-ready:NoExecute",)))
+    says(found()["nodes: cpu"], "failed", "node.kubernetes.io/not-ready:NoExecute", "see what is wrong with the node (not-ready)")
+    assert "namespace" not in found()["nodes: cpu"].mend
 
 
 def test_nodes_without_the_accelerator(cluster: KubernetesApi) -> None:
@@ -254,6 +351,7 @@ def test_nodes_without_the_accelerator(cluster: KubernetesApi) -> None:
 
 
 def test_nodes_that_are_too_small(cluster: KubernetesApi) -> None:
+    assert found("pools: {cpu: {cpu: 7910m, memory: 31Gi}}")["nodes: cpu"].result == "ok"  # to the last
     said = found("pools: {cpu: {cpu: 8, memory: 32Gi}}")["nodes: cpu"]
     says(
         said,
@@ -270,6 +368,26 @@ def test_stages_that_ask_for_more_than_their_pool(cluster: KubernetesApi) -> Non
     says(findings["nodes: gpu (plan, prune, finetune, sample, score)"], "ok", "gpu-1")
 
 
+def test_nodes_of_another_platform(cluster: KubernetesApi) -> None:
+    taint = ("nvidia.com/gpu=present:NoSchedule",)
+    cluster.add(node("gpu-1", {"kubernetes.io/arch": "arm64"}, taint, gpu="8"))
+    said = found()["nodes: gpu"]
+    says(said, "failed", "none of 2 nodes fits; nearest is gpu-1: kubernetes.io/arch is arm64, and images are for amd64")
+    says(said, "failed", "say in cluster.pools.gpu.node_selector what images are for, as kubernetes.io/arch: amd64")
+    assert found(GPU % ("kubernetes.io/arch: arm64", TOLERATED))["nodes: gpu"].result == "ok"
+    cluster.add(node("gpu-1", {"kubernetes.io/os": "windows"}, taint, gpu="8"))
+    says(found()["nodes: gpu"], "failed", "kubernetes.io/os is windows, and images are for linux")
+
+
+def test_nodes_of_several_platforms(cluster: KubernetesApi) -> None:
+    """Kubernetes takes no notice of what an image is for."""
+    cluster.add(node("arm-1", {"kubernetes.io/arch": "arm64"}), node("arm-2", {"kubernetes.io/arch": "arm64"}, ("mine:NoSchedule",)))
+    said = found()["nodes: cpu"]
+    says(said, "warning", "1 of 4 nodes fit: cpu-1; but pods may go to arm-1 too, and fail there: kubernetes.io/arch is arm64")
+    says(said, "warning", "cluster.pools.cpu.node_selector", "kubernetes.io/arch: amd64")
+    assert found("pools: {cpu: {node_selector: {kubernetes.io/arch: amd64}}}")["nodes: cpu"].result == "ok"
+
+
 def test_a_cluster_without_nodes(cluster: KubernetesApi) -> None:
     for name in ("cpu-1", "gpu-1"):
         cluster.remove(f"nodes/{name}")
@@ -279,16 +397,18 @@ def test_a_cluster_without_nodes(cluster: KubernetesApi) -> None:
 # Where we may not look, or nobody answers
 
 
-def test_what_we_may_not_see_is_skipped(cluster: KubernetesApi) -> None:
+def test_what_we_may_not_see_is_skipped(cluster: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster.hidden = {"nodes", "secrets", "configmaps", "serviceaccounts", "namespaces", "localsubjectaccessreviews", "selfsubjectreviews"}
+    monkeypatch.setenv("KFP_TOKEN", token_of("ml:jobs"))
     findings = found(NEEDED + "\nca: {config_map: our-ca}\npull_secrets: [pull]", MANY)
-    assert {check for check, finding in findings.items() if finding.result == "ok"} == {"cluster", "permissions: ours"}
+    assert {check for check, finding in findings.items() if finding.result == "ok"} == {"cluster"}
     assert {finding.result for finding in findings.values()} == {"ok", "skipped"}
     says(findings["nodes: gpu"], "skipped", "we may not list nodes", "grant list on nodes", "doctor.clusterRead=true")
     says(findings["secret keys"], "skipped", "we may not see it", "grant get on secret keys in ml")
     says(findings["config map our-ca"], "skipped", "grant get on config map our-ca in ml")
     says(findings["pull secret pull"], "skipped", "grant get on secret pull in ml")
     says(findings["service account"], "skipped", "grant get on service account default-editor in ml")
+    says(findings["permissions: ours"], "skipped", f"permissions of {JOBS.replace('tools', 'ml')}", "grant create on localsubject")
     says(findings["cluster"], "ok", "as somebody")
 
 
@@ -313,11 +433,25 @@ def test_a_cluster_that_is_not_trusted(cluster: KubernetesApi) -> None:
     says(found()["cluster"], "failed", "does not answer", "CERTIFICATE_VERIFY_FAILED")
 
 
-@pytest.mark.parametrize(("status", "body"), [(500, b"<html>"), (200, b"<html>"), (404, b""), (503, b'{"message": "etcd is slow"}')])
-def test_what_is_no_cluster(cluster: KubernetesApi, status: int, body: bytes) -> None:
+@pytest.mark.parametrize(
+    ("status", "body", "words"),
+    [
+        (500, b"<html>", "answers HTTP 500, asked to ask for the version: no answer of the Kubernetes API"),
+        (200, b"<html>", "answers what no Kubernetes API does"),
+        (200, b"{}", "answers what no Kubernetes API does"),
+        (200, b"[]", "answers what no Kubernetes API does"),
+        (200, b"null", "is no Kubernetes API"),
+        (200, b"", "answers what no Kubernetes API does"),
+        (404, b"", "is no Kubernetes API"),
+        (503, b'{"message": "etcd is slow"}', "HTTP 503, asked to ask for the version: etcd is slow"),
+        (503, b"[]", "HTTP 503, asked to ask for the version: no answer of the Kubernetes API"),
+    ],
+)
+def test_what_is_no_cluster(cluster: KubernetesApi, status: int, body: bytes, words: str) -> None:
     cluster.broken = (status, body)
     findings = found()
-    assert findings["cluster"].result == "failed"
+    says(findings["cluster"], "failed", cluster.url, words)
+    assert "report it" not in findings["cluster"].mend
     assert findings["nodes: gpu"] == Finding("nodes: gpu", "skipped", "there is no cluster to ask")
 
 
@@ -325,6 +459,49 @@ def test_without_a_kubeconfig() -> None:
     findings = found()
     says(findings["cluster"], "skipped", "neither in a cluster nor with a kubeconfig", "set KUBECONFIG, or run this in the cluster")
     assert {finding.result for finding in findings.values()} == {"skipped"}
+
+
+def configured(cluster: KubernetesApi, change: Any) -> str:
+    """The text of a kubeconfig after a change."""
+    told = yaml.safe_load(Path(cluster.authority).with_name("kubeconfig").read_text())
+    change(told)
+    return yaml.safe_dump(told)
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        (lambda told: told.update({"current-context": "gone"}), "Expected object with name gone"),
+        (lambda told: told.pop("current-context"), "Expected key current-context"),
+        (lambda told: told["clusters"][0]["cluster"].update({"certificate-authority": "/nowhere/ca"}), "File does not exist: /nowhere/ca"),
+        (lambda told: told["users"][0].update({"user": None, "token": SECRET}), "Expected key user"),
+        (lambda told: told.update({"users": [SECRET]}), "to have 'name' key"),
+        (lambda told: told.update({"clusters": {"c": SECRET}}), "cannot be used"),
+        (f"users: [token: {SECRET}", "ParserError"),
+        (f"- {SECRET}", "cannot be used"),
+        ("", "empty"),
+        (f"users: *{SECRET}", "ComposerError"),
+    ],
+)
+@pytest.mark.parametrize("named_by", ["KUBECONFIG", "HOME"])
+def test_a_kubeconfig_that_is_broken(
+    cluster: KubernetesApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Any, why: str, named_by: str
+) -> None:
+    """It fails, with the name of the file and nothing of what is in it."""
+    (path := tmp_path / ".kube" / "config").parent.mkdir()
+    path.write_text(broken if isinstance(broken, str) else configured(cluster, broken))
+    monkeypatch.delenv("KUBECONFIG")
+    monkeypatch.setenv(named_by, str(path if named_by == "KUBECONFIG" else tmp_path))
+    said = found()["cluster"]
+    shown = path if named_by == "KUBECONFIG" else "~/.kube/config"
+    says(said, "failed", f"the kubeconfig {shown} cannot be used", why, "name another in KUBECONFIG")
+    assert not [secret for secret in (SECRET, TOKEN) if secret in repr(said)]
+
+
+def test_a_kubeconfig_that_may_not_be_read(cluster: KubernetesApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("KUBECONFIG", f"/nowhere/config:{tmp_path / 'folder'}")
+    says(found()["cluster"], "failed", f"the kubeconfig {tmp_path / 'folder'} cannot be used", "Is a directory")
 
 
 def test_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +521,15 @@ def test_inside_a_cluster(cluster: KubernetesApi, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(cluster.authority))
     monkeypatch.setattr("apportion.doctor.kubernetes.OWN", tmp_path / "namespace")
     cluster.answer, answer = lambda method, path, token, body: answer(method, path, token.replace("bearer", "Bearer"), body), cluster.answer
-    assert {finding.result for finding in found(kubeflow=MANY).values()} == {"ok"}
+    cluster.user = "system:serviceaccount:ml:jobs"
+    monkeypatch.setenv("KFP_TOKEN", token_of("ml:jobs"))
+    for kubeflow in (MANY, ONE):  # KFP for one user too: the pod is where the chart is
+        findings = found(kubeflow=kubeflow, namespace=None)
+        assert {finding.result for finding in findings.values()} <= {"ok", "skipped"}
+        says(findings["service account"], "ok", "in namespace ml")
+    assert [asked for asked in cluster.asked if asked.path.endswith("/selfsubjectaccessreviews")]  # which everybody may ask for
+    (tmp_path / "token").write_text("")
+    says(found(kubeflow=MANY)["cluster"], "failed", "the pod's service account cannot be used", "automountServiceAccountToken")
 
 
 def test_a_check_has_its_seconds(cluster: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:

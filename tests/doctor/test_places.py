@@ -58,7 +58,8 @@ def dated(**ago: float) -> Callable[..., Answer]:
 def test_all_is_well(stored: Any, s3_bucket: str, s3_endpoint: str) -> None:
     findings = stored()
     assert [finding.result for finding in findings.values()] == ["ok", "ok", "ok"]
-    says(findings["store"], "ok", f"s3://{s3_bucket}/credits can be read and written, and honours conditional writes")
+    said = "can be read and written, and honours conditional writes, asked with the credentials found here"
+    assert findings["store"].found == f"s3://{s3_bucket}/credits {said}"
     says(findings["store: lifecycle"], "ok", "weights and samples never expire; `apportion lifecycle CONFIG --days N` lets them")
     assert list(open_store(f"s3://{s3_bucket}", endpoint_url=s3_endpoint).list()) == []
 
@@ -106,10 +107,10 @@ def test_lifecycle_rules(stored: Any, s3_bucket: str) -> None:
     store = open_store(f"s3://{s3_bucket}/credits")
     assert isinstance(store, S3Store)
     expire(store, 30)
-    says(stored()["store: lifecycle"], "ok", "weights and samples expire after 30 days; scores, ledger and rounds never")
+    says(stored()["store: lifecycle"], "ok", "the first weights or samples expire after 30 days; scores, ledger and rounds never")
     rule = {"ID": "tidy up", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 90}}
     store.set_lifecycle({"Rules": [*store.lifecycle()["Rules"], rule]})
-    says(stored()["store: lifecycle"], "failed", "rules of the bucket delete what a store must keep: tidy up", "limit them")
+    says(stored()["store: lifecycle"], "failed", "rules of the bucket delete or archive what a store must keep: tidy up", "limit them")
 
 
 def test_lifecycle_rules_that_we_may_not_see(stored: Any) -> None:
@@ -149,6 +150,20 @@ def test_a_server_that_never_answers(stored: Any, monkeypatch: pytest.MonkeyPatc
 
 def test_a_configuration_for_one_machine_asks_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever kubeconfig the machine has: it would be another's."""
-    monkeypatch.setattr("apportion.doctor.kubernetes.connect", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr("apportion.doctor.cluster.connect", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("apportion.doctor.cluster.pullable", lambda *_: pytest.fail("asked"))
     findings = list(doctor.examine(load(CONFIG, ["tracking.uri=null"], tmp_path), images=True))
-    assert [(finding.check, finding.result) for finding in findings][-2:] == [("kfp", "skipped"), ("cluster", "skipped")]
+    checks = ["store", "store: clock", "store: lifecycle", "tracking", "kfp", "cluster"]
+    assert [(finding.check, finding.result) for finding in findings] == list(zip(checks, ["ok"] + ["skipped"] * 5, strict=True))
+
+
+def test_no_user_and_no_password_is_shown(s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of no address, whoever names it."""
+    secret = "not-to-be-told-0123"
+    said = checking.attempt("x", lambda: checking.failed(f"http://jane:{secret}@a", f"https://b?password={secret}"))
+    assert (said.found, said.mend) == ("http://***@a", "https://b?password=***")
+    for address in (f"http://jane:{secret}@127.0.0.1:{free_port()}", f"http://jane:{secret}@127.0.0.1:port"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", address)
+        findings = found(check_store, tmp_path, f"store=s3://{s3_bucket}")
+        assert findings["store"].result == "failed"
+        assert secret not in repr(findings)

@@ -16,6 +16,7 @@ from apportion.doctor import Finding
 from apportion.doctor.cluster import check_images
 from apportion.doctor.kubernetes import Kubernetes, connect
 from apportion.doctor.registry import HUB, Login, Reference, logins, reference
+from apportion.doctor.web import ask
 
 DIGEST = "sha256:" + "1" * 64
 
@@ -122,8 +123,10 @@ def test_a_pull_secret_past_its_time(registry: Registry, cluster: KubernetesApi,
     says(found(registry.host, connect(None), pull_secrets=["pull"]), "failed", "refuses the pull secret (HTTP 401)", "renew it")
 
 
-def test_a_registry_that_nodes_may_know(registry: Registry) -> None:
+@pytest.mark.parametrize("kind", ["Bearer", "Basic"])
+def test_a_registry_that_nodes_may_know(registry: Registry, kind: str) -> None:
     """Without a pull secret a refusal says little: clouds' nodes have an identity of their own."""
+    registry.kind = kind
     says(found(registry.host), "warning", "refuses nobody (HTTP 401)", "cluster.pull_secrets", "identity")
     says(found(registry.host, pull_secrets=["pull"]), "warning", "refuses nobody")
 
@@ -167,10 +170,13 @@ def test_logins() -> None:
     assert "with:colons" not in repr(found)
 
 
-def test_a_password_goes_over_tls_only(registry: Registry, pulling: Kubernetes) -> None:
+def test_a_password_goes_over_tls_only(registry: Registry, pulling: Kubernetes, monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry that names another place to log in at, without TLS, gets no password sent there."""
-    answer = registry.answer
     challenge = {"WWW-Authenticate": 'Bearer realm="http://elsewhere.example.com/token"'}
     registry.answer = lambda *asked: (401, challenge, b"")  # type: ignore[method-assign]
-    assert answer
+    asked = []
+    monkeypatch.setattr("apportion.doctor.registry.ask", lambda url, *told: asked.append(url) or ask(url, *told))
     says(found(registry.host, pulling, pull_secrets=["pull"]), "failed", "refuses the pull secret")
+    assert not [url for url in asked if "elsewhere" in url]
+    challenge["WWW-Authenticate"] = challenge["WWW-Authenticate"].replace("http://elsewhere.example.com", "https://elsewhere.invalid")
+    says(found(registry.host, pulling, pull_secrets=["pull"]), "failed", "no answer from https://elsewhere.invalid")

@@ -104,7 +104,7 @@ def configuration(objects: Sequence[Object], name: str = "apportion") -> dict[st
     return read
 
 
-def notes(values: Mapping[str, Any], apis: Sequence[str] = (), *files: Path) -> str:
+def notes(values: Mapping[str, Any], apis: Sequence[str] = (), *files: Path, **told: Any) -> str:
     """What NOTES.txt says. `helm template` leaves it out, and only that takes APIs: so it is made one more template."""
     with tempfile.TemporaryDirectory() as scratch:
         copy = shutil.copytree(CHART, Path(scratch) / "apportion")
@@ -112,13 +112,14 @@ def notes(values: Mapping[str, Any], apis: Sequence[str] = (), *files: Path) -> 
         head = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata:\n"
         body = '{{ dict "notes" (include "said" .) | toYaml | indent 2 }}\n'
         (copy / "templates" / "said.yaml").write_text(f'{head}{body}{{{{- define "said" }}}}{text}{{{{- end }}}}\n', encoding="utf-8")
-        said: str = only(render(values, *files, apis=apis, chart=copy), "ConfigMap", "notes")["data"]["notes"]
+        said: str = only(render(values, *files, apis=apis, chart=copy, **told), "ConfigMap", "notes")["data"]["notes"]
         return said
 
 
 EVERYTHING = Path(__file__).parent / "everything.yaml"
 NOTHING = {
     "serviceAccount": {"create": False},
+    "jobs": {"serviceAccount": {"create": False}},
     "rbac": {"create": False},
     "mlflow": {"enabled": False},
     "kfp": {"host": ""},

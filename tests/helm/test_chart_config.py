@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from chart import CI, NOTHING, ROOT, Object, configuration, render
+from chart import CI, NOTHING, ROOT, Object, configuration, only, render
 
 from apportion.config import Cluster, Config, load, parse
 from pipelines.parameters import parameters
@@ -115,6 +115,20 @@ def test_volumes() -> None:
 def test_one_user_has_no_namespace_in_kfp() -> None:
     kfp = read(render({"kfp": {"experiment": "nightly"}, "schedule": {"cron": "0 30 2 * * MON-FRI"}})).cluster.kfp
     assert (kfp.namespace, kfp.experiment, kfp.cron) == (None, "nightly", "0 30 2 * * MON-FRI")
+
+
+def test_every_release_has_a_schedule_of_its_own() -> None:
+    """Whatever the project is called: two releases never share one, and a project that is renamed keeps it."""
+
+    def schedule(release: str, namespace: str, **config: Any) -> str | None:
+        objects = render({"config": config}, release=release, namespace=namespace)
+        return parse(configuration(objects, only(objects, "ConfigMap")["metadata"]["name"]), "config.yaml").cluster.kfp.schedule
+
+    assert schedule("apportion", "ml") == schedule("apportion", "ml", project="renamed") == "ml-apportion"
+    releases = [("apportion", "vision"), ("apportion-b", "a"), ("b-apportion", "a"), ("apportion", "a-b"), ("apportion", "a-apportion")]
+    releases += [("apportion.b", "a"), ("apportion-x", "n" * 63), ("apportion-y", "n" * 63)]
+    names = [schedule(release, namespace) for release, namespace in releases]
+    assert len(set(names)) == len(names)
 
 
 def test_names_of_secrets_have_the_release_in_them() -> None:

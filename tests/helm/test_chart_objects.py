@@ -1,16 +1,38 @@
 """Every object that the chart renders is one that Kubernetes takes, in every version that is supported."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
-from chart import CHART, CI, EVERYTHING, PIPELINES, Object, configuration, ids, names, pods, render, run
+import yaml
+from chart import (
+    CHART,
+    CI,
+    EVERY_API,
+    EVERYTHING,
+    EXTERNAL,
+    MONITORING,
+    PIPELINES,
+    Object,
+    configuration,
+    ids,
+    names,
+    only,
+    pods,
+    render,
+    run,
+)
+
+from apportion.config import _Loader, parse
 
 OWN = {"Pipeline", "PipelineVersion", "ExternalSecret", "PodMonitor", "PrometheusRule"}
 """Kinds whose definitions are no part of Kubernetes."""
 
 CLUSTER_WIDE = {"ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+ROLE = "arn:aws:iam::123456789012:role/apportion"
 LONG = "a-release-whose-name-is-as-long-as-helm-allows-it-abc"
 
 
@@ -102,9 +124,10 @@ def test_two_long_releases_share_no_name() -> None:
     assert not one & other
 
 
-def test_two_namespaces_share_no_cluster_wide_name() -> None:
+@pytest.mark.parametrize("ones", [("apportion", "vision", "apportion", "audio"), ("b-apportion", "a", "apportion", "a-b")])
+def test_two_namespaces_share_no_cluster_wide_name(ones: tuple[str, str, str, str]) -> None:
     values = {"doctor": {"clusterRead": True}, "priorityClass": {"create": True}}
-    one, other = (names(render(values, namespace=namespace), *CLUSTER_WIDE) for namespace in ("vision", "audio"))
+    one, other = (names(render(values, release=r, namespace=n), *CLUSTER_WIDE) for r, n in (ones[:2], ones[2:]))
     assert one
     assert other
     assert not one & other
@@ -121,3 +144,108 @@ def test_two_namespaces_share_no_cluster_wide_name() -> None:
 )
 def test_the_full_name(values: Object, release: str, expected: str) -> None:
     assert names(render(values, release=release), "ConfigMap") == {expected}
+
+
+# Texts that YAML would read as something else
+
+ODD = ["no", "123", "1e3", "0x1f", "012"]
+"""Names to Kubernetes; to YAML truths or numbers. Read here with apportion's loader, which knows 1e3 too, as helm does."""
+
+
+def odd(text: str) -> Object:
+    """Every value whose text may be nearly anything, that text."""
+    return {
+        "nameOverride": text, "fullnameOverride": text, "commonLabels": {"cost": text},
+        "images": {"cpu": {"repository": text, "tag": text}, "pullSecrets": [text]},
+        "serviceAccount": {"name": text, "annotations": {"note": text}}, "runs": {"serviceAccount": "", "labels": {"team": text}},
+        "pools": {text: {"cpu": "1", "memory": "1Gi", "nodeSelector": {"pool": text}}}, "env": {"NO": text, "ON": "yes"},
+        "ca": {"configMap": text, "key": text}, "volumes": [{"claim": f"{text}-1", "path": "/data"}],
+        "s3": {"existingSecret": text, "accessKeyIdKey": text, "secretAccessKeyKey": text, "region": text, "endpoint": "https://s3.example.com"},
+        "mlflow": {"existingSecret": text, "tokenKey": text},
+        "kfp": {"externalKey": text, "tokenKey": text, "experiment": text, "multiUser": True},
+        "externalSecrets": {"enabled": True, "storeName": text}, "schedule": {"enabled": True}, "lifecycle": {"enabled": True},
+        "doctor": {"clusterRead": True},
+        "jobs": {
+            "serviceAccount": {"create": False, "name": text}, "nodeSelector": {"a": text}, "podLabels": {"a": text},
+            "podAnnotations": {"a": text}, "extraEnv": [{"name": "Y", "value": text}], "priorityClassName": text,
+        },
+        "kueue": {"queue": text, "priorityClass": text},
+        "monitoring": {
+            "podMonitor": {"enabled": True, "port": "no", "path": "/no", "labels": {"release": text}},
+            "prometheusRule": {"enabled": True, "severity": text, "runPods": text},
+        },
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_texts_stay_texts(text: str) -> None:
+    chart = ["template", "123", str(CHART), "--namespace", "456", "--kube-version", "1.34.0", "--values", "-"]
+    rendered = run(*chart, "--api-versions", EXTERNAL, "--api-versions", MONITORING, given=json.dumps(odd(text)))
+    objects = [o for o in yaml.load_all(rendered, _Loader) if o]
+    for o in objects:
+        if o["kind"] not in OWN:
+            kubernetes_validate.validate(o, "1.34.0", strict=True)
+    assert ("ConfigMap", text) in ids(objects)
+    assert all(isinstance(value, str) for o in objects for value in _scalars(o["metadata"]))
+    for kind in OWN - {"Pipeline", "PipelineVersion"}:
+        spec = only(objects, kind, *([f"{text}-kfp"] if kind == "ExternalSecret" else []))["spec"]
+        assert all(isinstance(value, str) for value in _scalars(spec)), kind
+    assert parse(yaml.load(only(objects, "ConfigMap")["data"]["config.yaml"], _Loader), "config.yaml").cluster.pools[text].cpu == "1"
+
+
+def _scalars(value: Any) -> list[Any]:
+    if isinstance(value, dict | list):
+        return [found for item in (value.values() if isinstance(value, dict) else value) for found in _scalars(item)]
+    return [value]
+
+
+@pytest.mark.parametrize("added", [", extra: x", "\nextra: x", '", extra: "x', "}, {extra: x", " # extra", "{{ extra }}"])
+def test_no_value_adds_a_key(added: str) -> None:
+    told = {
+        "monitoring": {
+            "podMonitor": {"enabled": True, "path": f"/metrics{added}"},
+            "prometheusRule": {"enabled": True, "severity": f"warning{added}", "runPods": f"pods{added}"},
+        },
+        "kfp": {"experiment": f"e{added}", "externalKey": f"k{added}"}, "externalSecrets": {"enabled": True, "storeName": "vault"},
+        "env": {"PLAIN": f"v{added}"}, "serviceAccount": {"annotations": {"note": f"n{added}"}}, "schedule": {"enabled": True},
+    }  # fmt: skip
+    objects = render(told, apis=EVERY_API)
+    assert only(objects, "PodMonitor")["spec"]["podMetricsEndpoints"] == [
+        {"port": "metrics", "path": f"/metrics{added}", "interval": "30s"}
+    ]
+    rules = only(objects, "PrometheusRule")["spec"]["groups"][0]["rules"]
+    assert {json.dumps(rule["labels"]) for rule in rules} == {json.dumps({"severity": f"warning{added}"})}
+    assert configuration(objects)["cluster"]["kfp"]["experiment"] == f"e{added}"
+    assert only(objects, "ExternalSecret")["spec"]["data"][0]["remoteRef"] == {"key": f"k{added}", "property": "token"}
+    assert only(objects, "ServiceAccount", "apportion")["metadata"]["annotations"] == {"note": f"n{added}"}
+    assert all("extra" not in json.dumps(sorted(_keys(o))) for o in objects)
+
+
+def _keys(value: Any) -> set[str]:
+    if isinstance(value, list):
+        return {key for item in value for key in _keys(item)}
+    return {key for name, item in value.items() for key in {name} | _keys(item)} if isinstance(value, dict) else set()
+
+
+def test_no_key_is_given_twice(objects: list[Object]) -> None:
+    for _, pod in pods(objects):
+        given = [entry["name"] for entry in pod["spec"]["containers"][0]["env"]]
+        assert len(set(given)) == len(given)
+
+
+def test_keys_that_values_and_the_chart_have_are_merged() -> None:
+    """Read with a loader that refuses a key given twice, as Kubernetes does."""
+    told = {
+        "commonLabels": {"team": "a"}, "serviceAccount": {"annotations": {"eks.amazonaws.com/role-arn": "other"}, "awsRoleArn": ROLE},
+        "jobs": {"podAnnotations": {"checksum/config": "mine"}, "podLabels": {"team": "b"}},
+        "monitoring": {name: {"enabled": True, "labels": {"team": name}} for name in ("podMonitor", "prometheusRule")},
+    }  # fmt: skip
+    text = run(
+        "template", "apportion", str(CHART), "--namespace", "ml", "--kube-version", "1.34.0", "--api-versions", MONITORING, "--values", "-",
+        given=json.dumps(told),
+    )  # fmt: skip
+    objects = [o for o in yaml.load_all(text, _Loader) if o]
+    assert only(objects, "PodMonitor")["metadata"]["labels"]["team"] == "podMonitor"
+    assert only(objects, "PrometheusRule")["metadata"]["labels"]["team"] == "prometheusRule"
+    assert only(objects, "ServiceAccount", "apportion")["metadata"]["annotations"] == {"eks.amazonaws.com/role-arn": ROLE}
+    assert dict(pods(objects))["apportion-doctor"]["metadata"]["annotations"]["checksum/config"] != "mine"

@@ -177,10 +177,31 @@ def test_an_upgrade_changes_nothing_that_cannot_change(situation: str, next_char
     assert len(objects_of_kfp(after)) == (2 if situation == "objects" else 0)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"priorityClass": {"create": True}}, {"priorityClass": {"create": True, "preemptionPolicy": "PreemptLowerPriority"}}),
+        ({"priorityClass": {"create": True}}, {"priorityClass": {"create": True, "value": -1000}}),
+        ({"jobs": {"serviceAccount": {"create": False}}}, {}),
+        ({"doctor": {"clusterRead": True}, "jobs": {"serviceAccount": {"create": False}}}, {"doctor": {"clusterRead": True}}),
+        ({}, {"kfp": {"multiUser": True}}),
+        ({}, {"runs": {"serviceAccount": "default-editor"}}),
+        ({}, {"ca": {"configMap": "authority"}, "kfp": {"existingSecret": "mine"}}),
+    ],
+    ids=str,
+)
+def test_another_value_changes_nothing_that_cannot_change(before: Object, after: Object) -> None:
+    assert not changed(render(before), render(after))
+    assert not changed(render(after), render(before))
+
+
 def test_that_comparison_would_notice() -> None:
     before, after = render(), render()
     only(after, "RoleBinding", "apportion-jobs")["roleRef"]["name"] = "other"
     assert changed(before, after) == ["apportion-jobs"]
+    before, after = (render({"priorityClass": {"create": True, "value": value}}) for value in (1, 2))
+    only(after, "PriorityClass")["metadata"]["name"] = only(before, "PriorityClass")["metadata"]["name"]
+    assert changed(before, after)
 
 
 def test_every_job_is_a_hook_that_is_made_anew(objects: list[Object]) -> None:
@@ -248,7 +269,7 @@ def cluster() -> Iterator[tuple[str, dict[str, Object]]]:
     ("owner", "expected"), [(None, 2), ("apportion", 2), ("vision", 0), ("", 0)], ids=["nobody", "us", "others", "api"]
 )
 def test_versions_that_others_made_are_shared(owner: str | None, expected: int, cluster: tuple[str, dict[str, Object]]) -> None:
-    """One that another release, or KFP's API, made under that name has that content: it is left alone, not fought over."""
+    """One that another release, or KFP's API, made under that name and with that content: it is left alone, not fought over."""
     address, there = cluster
     if owner is not None:
         told = {"meta.helm.sh/release-name": owner, "meta.helm.sh/release-namespace": "ml"} if owner else {}
@@ -256,8 +277,41 @@ def test_versions_that_others_made_are_shared(owner: str | None, expected: int, 
         for o in yaml.safe_load_all(COMPILED):
             name = o["metadata"]["name"]
             there[name] = o | {"metadata": {"name": name, "namespace": "ml", "annotations": told, "labels": labels}}
+    assert len(objects_of_kfp(_asking(address))) == expected
+
+
+def _asking(address: str) -> list[Object]:
+    """What is rendered where the cluster is asked."""
     text = run(
         "template", "apportion", str(CHART), "--namespace", "ml", "--dry-run=server", "--kube-apiserver", address,
         "--disable-openapi-validation", "--values", "-", given=json.dumps(NOTHING | OWN),
     )  # fmt: skip
-    assert len(objects_of_kfp([o for o in yaml.safe_load_all(text) if o])) == expected
+    return [o for o in yaml.safe_load_all(text) if o]
+
+
+@pytest.mark.parametrize("release", ["apportion", "vision", None], ids=["us", "others", "api"])
+@pytest.mark.parametrize("part", ["pipelineSpec", "platformSpec"])
+def test_a_version_of_that_name_with_another_content_is_not_shared(
+    release: str | None, part: str, cluster: tuple[str, dict[str, Object]]
+) -> None:
+    address, there = cluster
+    told = {"meta.helm.sh/release-name": release} if release else {}
+    for o in yaml.safe_load_all(COMPILED):
+        there[o["metadata"]["name"]] = o | {"metadata": o["metadata"] | {"namespace": "ml", "annotations": told}}
+    version = next(o for o in there.values() if o["kind"] == "PipelineVersion")
+    version["spec"] = version["spec"] | {part: version["spec"][part] | {"another": 1}}
+    with pytest.raises(Refused) as refused:
+        _asking(address)
+    name = version["metadata"]["name"]
+    assert f"found PipelineVersion {name} in namespace ml with another content than this name stands for" in str(refused.value)
+    assert f"kubectl -n ml delete pipelineversions.pipelines.kubeflow.org {name}" in str(refused.value)
+
+
+def test_the_sdk_that_wrote_a_version_is_no_part_of_its_content(cluster: tuple[str, dict[str, Object]]) -> None:
+    """Its name is a hash without it."""
+    address, there = cluster
+    for o in yaml.safe_load_all(COMPILED):
+        there[o["metadata"]["name"]] = o
+    version = next(o for o in there.values() if o["kind"] == "PipelineVersion")
+    version["spec"]["pipelineSpec"]["sdkVersion"] = "kfp-9.9.9"
+    assert not objects_of_kfp(_asking(address))

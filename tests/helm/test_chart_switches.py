@@ -1,34 +1,72 @@
 """Each switch on and off: what comes, what goes, and nothing else changes."""
 
+import json
+import re
 from typing import Any
 
 import pytest
-from chart import EVERYTHING, EXTERNAL, MONITORING, NOTHING, PIPELINES, Object, configuration, ids, notes, only, pods, render, variables
+from chart import (
+    EVERYTHING,
+    EXTERNAL,
+    MONITORING,
+    NOTHING,
+    PIPELINES,
+    ROOT,
+    Object,
+    configuration,
+    ids,
+    notes,
+    only,
+    pods,
+    render,
+    variables,
+)
 
 BASE = ids(render())
+GOOGLE = "a@b.iam.gserviceaccount.com"
 ROLE = "arn:aws:iam::123456789012:role/apportion"
+NO_DOCTOR = {("Job", "apportion-doctor")}
 ON: list[tuple[dict[str, Any], tuple[str, ...], set[tuple[str, str]], set[tuple[str, str]]]] = [
-    ({"serviceAccount": {"create": False}}, (), set(), {("ServiceAccount", "apportion")}),
+    ({"serviceAccount": {"create": False, "name": "mine"}}, (), set(), {("ServiceAccount", "apportion")}),
     (
         {"rbac": {"create": False}}, (), set(),
         {(kind, name) for kind in ("Role", "RoleBinding") for name in ("apportion-runs", "apportion-jobs")},
     ),
-    ({"runs": {"serviceAccount": "default-editor"}}, (), set(), {("Role", "apportion-runs"), ("RoleBinding", "apportion-runs")}),
-    ({"jobs": {"serviceAccount": {"create": True}}}, (), {("ServiceAccount", "apportion-jobs")}, set()),
+    (
+        {"runs": {"serviceAccount": "default-editor"}}, (), set(),
+        {("Role", "apportion-runs"), ("RoleBinding", "apportion-runs"), ("ServiceAccount", "apportion")},
+    ),
+    (
+        {"runs": {"serviceAccount": "default-editor"}, "jobs": {"serviceAccount": {"create": False}}}, (), set(),
+        {("Role", "apportion-runs"), ("RoleBinding", "apportion-runs"), ("ServiceAccount", "apportion-jobs")},
+    ),
+    ({"jobs": {"serviceAccount": {"create": False}}}, (), set(), {("ServiceAccount", "apportion-jobs")}),
+    ({"kfp": {"multiUser": True}}, (), set(), set()),
+    ({"serviceAccount": {"awsRoleArn": ROLE}}, (), set(), set()),
+    ({"serviceAccount": {"eksPodIdentity": True}}, (), {("NetworkPolicy", "apportion-identity")}, set()),
+    (
+        {"kfp": {"host": ""}, "pipeline": {"mode": "none"}}, (), set(),
+        {("Job", "apportion-register"), ("Job", "apportion-unschedule"), ("CronJob", "apportion-submit")},
+    ),
     ({"schedule": {"enabled": True}}, (), {("Job", "apportion-schedule")}, set()),
     ({"submit": {"enabled": False}}, (), set(), {("CronJob", "apportion-submit")}),
     ({"lifecycle": {"enabled": True}}, (), {("Job", "apportion-lifecycle")}, set()),
-    ({"doctor": {"enabled": False}}, (), set(), {("Job", "apportion-doctor")}),
+    ({"doctor": {"enabled": False}}, (), set(), NO_DOCTOR | {("Role", "apportion-jobs"), ("RoleBinding", "apportion-jobs")}),
+    ({"doctor": {"enabled": False}, "kfp": {"multiUser": True}}, (), set(), NO_DOCTOR),
     ({"doctor": {"clusterRead": True}}, (), {("ClusterRole", "ml-apportion-nodes"), ("ClusterRoleBinding", "ml-apportion-nodes")}, set()),
-    ({"doctor": {"enabled": False, "clusterRead": True}}, (), set(), {("Job", "apportion-doctor")}),
+    ({"doctor": {"enabled": False, "clusterRead": True}, "kfp": {"multiUser": True}}, (), set(), NO_DOCTOR),
     (
         {"networkPolicy": {"enabled": False}}, (), set(),
         {("NetworkPolicy", f"apportion-{name}") for name in ("default-deny", "dns", "kfp", "s3", "mlflow", "kubernetes")},
     ),
     ({"mlflow": {"enabled": False}}, (), set(), {("NetworkPolicy", "apportion-mlflow")}),
     ({"resourceQuota": {"enabled": True}}, (), {("ResourceQuota", "apportion")}, set()),
-    ({"priorityClass": {"create": True}}, (), {("PriorityClass", "ml-apportion-1000")}, set()),
-    ({"priorityClass": {"create": True, "value": -5}}, (), {("PriorityClass", "ml-apportion-n5")}, set()),
+    ({"priorityClass": {"create": True}}, (), {("PriorityClass", "ml-apportion-1000-never")}, set()),
+    ({"priorityClass": {"create": True, "value": -5}}, (), {("PriorityClass", "ml-apportion-n5-never")}, set()),
+    (
+        {"priorityClass": {"create": True, "preemptionPolicy": "PreemptLowerPriority"}}, (),
+        {("PriorityClass", "ml-apportion-1000-preempt")}, set(),
+    ),
     ({"monitoring": {"podMonitor": {"enabled": True}}}, (), set(), set()),
     (
         {"monitoring": {"podMonitor": {"enabled": True}}}, (MONITORING,),
@@ -94,7 +132,7 @@ def hook(objects: list[Object], name: str) -> dict[str, str]:
 
 
 def test_hooks() -> None:
-    after = {"helm.sh/hook": "post-install,post-upgrade", "helm.sh/hook-delete-policy": "before-hook-creation"}
+    after = {"helm.sh/hook": "post-install,post-upgrade,post-rollback", "helm.sh/hook-delete-policy": "before-hook-creation"}
     objects = render({"schedule": {"enabled": True}, "lifecycle": {"enabled": True}})
     assert hook(objects, "apportion-register") == after | {"helm.sh/hook-weight": "0"}
     assert hook(objects, "apportion-lifecycle") == after | {"helm.sh/hook-weight": "0"}
@@ -103,13 +141,17 @@ def test_hooks() -> None:
 
 
 def test_the_schedule_goes_with_the_release_and_with_its_switch() -> None:
-    assert hook(render({"schedule": {"enabled": True}}), "apportion-unschedule")["helm.sh/hook"] == "pre-delete"
-    assert hook(render(), "apportion-unschedule")["helm.sh/hook"] == "post-upgrade"
+    for enabled, when in ((True, "pre-delete"), (False, "post-upgrade,post-rollback")):
+        objects = render({"schedule": {"enabled": enabled}})
+        after_all_else = {"helm.sh/hook": when, "helm.sh/hook-weight": "5", "helm.sh/hook-delete-policy": "before-hook-creation"}
+        assert hook(objects, "apportion-unschedule") == after_all_else
+        assert only(objects, "Job", "apportion-unschedule")["spec"]["backoffLimit"] == 1  # an uninstall waits for it
 
 
 def test_the_cronjob_never_fires() -> None:
     spec = only(render(), "CronJob")["spec"]
     assert spec["suspend"] is True
+    assert spec["concurrencyPolicy"] == "Forbid"
     assert spec["schedule"] == "0 0 31 2 *"
 
 
@@ -140,7 +182,7 @@ def test_an_authority_is_mounted_and_trusted() -> None:
     pod = dict(pods(render({"ca": {"configMap": "authority", "key": "root.pem"}})))["apportion-doctor"]
     assert {variables(pod)[name] for name in ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")} == {"/etc/apportion/ca/root.pem"}
     (volume,) = (volume for volume in pod["spec"]["volumes"] if volume["name"] == "ca")
-    assert volume["configMap"] == {"name": "authority", "items": [{"key": "root.pem", "path": "root.pem"}]}
+    assert volume["configMap"] == {"name": "authority", "items": [{"key": "root.pem", "path": "root.pem"}], "optional": True}
 
 
 def test_jobs_have_the_variables_of_runs() -> None:
@@ -182,7 +224,7 @@ def test_a_changed_configuration_is_seen_in_the_pods() -> None:
 def test_the_priority_of_jobs() -> None:
     objects = render({"priorityClass": {"create": True, "value": 7}})
     assert only(objects, "PriorityClass")["value"] == 7
-    assert {pod["spec"]["priorityClassName"] for _, pod in pods(objects)} == {"ml-apportion-7"}
+    assert {pod["spec"]["priorityClassName"] for _, pod in pods(objects)} == {"ml-apportion-7-never"}
 
 
 def test_the_quota() -> None:
@@ -202,12 +244,51 @@ def test_alerts() -> None:
     alerts = {alert["alert"]: alert for alert in found["spec"]["groups"][0]["rules"]}
     assert found["metadata"]["labels"]["release"] == "p"
     assert {alert["labels"]["severity"] for alert in alerts.values()} == {"page"}
-    assert (
-        alerts["ApportionScheduleNotRun"]["expr"]
-        == 'absent_over_time(kube_pod_created{namespace="ml",pod=~"apportion.*-system-container-impl-.*"}[26h])'
-    )
-    assert 'job_name=~"apportion-(register|schedule|unschedule|submit|lifecycle|doctor).*"' in alerts["ApportionJobFailed"]["expr"]
+    runs = 'namespace="ml",pod=~"(apportion-attribution|ml-apportion).*-system-container-impl-.*"'
+    jobs = 'namespace="ml",job_name=~"apportion-(register|schedule|unschedule|submit|lifecycle|doctor).*"'
+    assert {name: " ".join(alert["expr"].split()) for name, alert in alerts.items()} == {
+        "ApportionJobFailed": f'kube_job_failed{{{jobs},condition="true"}} > 0',
+        "ApportionRunPodFailed": f'sum by (namespace, pod) (kube_pod_status_phase{{{runs},phase="Failed"}}) > 0',
+        "ApportionScheduleNotRun": f"(time() - max by (namespace) (max_over_time(kube_pod_created{{{runs}}}[26h])) > 93600 "
+        f"or absent_over_time(kube_pod_created{{{runs}}}[26h])) "
+        'unless on () (time() - kube_configmap_created{namespace="ml",configmap="apportion"} < 93600)',
+    }
     assert "{{ $labels.job_name }}" in alerts["ApportionJobFailed"]["annotations"]["description"]
+
+
+def _expressions(values: Object, **told: Any) -> dict[str, str]:
+    rule = {"monitoring": {"prometheusRule": {"enabled": True} | values}, "schedule": {"enabled": True}}
+    alerts = only(render(rule, apis=(MONITORING,), **told), "PrometheusRule")["spec"]["groups"][0]["rules"]
+    return {alert["alert"]: alert["expr"] for alert in alerts}
+
+
+def _matched(expression: str, label: str) -> re.Pattern[str]:
+    """The regular expression of a label: PromQL's, which is anchored."""
+    (found,) = set(re.findall(rf'{label}=~("(?:[^"\\]|\\.)*")', expression))
+    return re.compile(json.loads(found))
+
+
+def test_alerts_know_jobs_and_runs_by_their_names() -> None:
+    """Of KFP's names: the pipeline's or, of a schedule, 25 characters of its name, as KFP's API server makes them."""
+    found = _expressions({}, release="a.b", namespace="kubeflow-user-example-com")
+    schedule = configuration(render(release="a.b", namespace="kubeflow-user-example-com"), "a.b-apportion")["cluster"]["kfp"]["schedule"]
+    pods = _matched(found["ApportionScheduleNotRun"], "pod")
+    assert pods.fullmatch(f"{schedule[:25]}x7k2p-1-3412-system-container-impl-99")
+    assert pods.fullmatch("apportion-attribution-x7k2p-system-container-impl-99")
+    assert not pods.fullmatch("other-x7k2p-system-container-impl-99")
+    jobs = _matched(found["ApportionJobFailed"], "job_name")
+    assert jobs.fullmatch("a.b-apportion-register")
+    assert not jobs.fullmatch("a-b-apportion-register")
+    (suggested,) = re.findall(r"create job (\S+) --from", notes({}))
+    assert _matched(_expressions({})["ApportionJobFailed"], "job_name").fullmatch(suggested)
+    (documented,) = re.findall(r"--from=cronjob/apportion-submit (\S+)`", (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8"))
+    assert _matched(_expressions({})["ApportionJobFailed"], "job_name").fullmatch(documented)
+
+
+def test_alerts_may_be_told_names_and_hours() -> None:
+    found = _expressions({"runPods": "mine.*", "scheduleHours": 74})["ApportionScheduleNotRun"]
+    assert _matched(found, "pod").pattern == "mine.*"
+    assert found.count("[74h]") == found.count(str(74 * 3600)) == 2
 
 
 def test_no_alert_on_a_schedule_that_is_off() -> None:
@@ -226,14 +307,19 @@ def test_the_podmonitor_selects_runs() -> None:
 @pytest.mark.parametrize(
     ("values", "apis", "said", "unsaid"),
     [
-        ({}, (), ["Job apportion-register", "generic apportion-s3", "helm test apportion", "schedule.enabled=true"], ["as objects"]),
-        ({}, (), ["create job apportion-first --from=cronjob/apportion-submit", "named by tag"], ["networkPolicy.enabled"]),
+        ({}, (), ["Job apportion-register", "generic apportion-s3", "schedule.enabled=true"], ["as objects"]),
+        ({}, (), ["create job apportion-submit-first --from=cronjob/apportion-submit", "named by tag"], ["networkPolicy.enabled"]),
         ({"schedule": {"enabled": True}}, (), ["Rounds are scheduled: 0 0 3 * * *"], ["schedule.enabled=true"]),
         ({"s3": {"existingSecret": "mine"}}, (), ["The Secret mine has to be there"], ["create secret generic mine"]),
         ({"s3": {"accessKeyIdKey": "user"}}, (), ["--from-literal=user=…"], []),
-        ({"serviceAccount": {"awsRoleArn": ROLE}}, (), ["identity of service account apportion"], ["apportion-s3"]),
+        ({"serviceAccount": {"awsRoleArn": ROLE}}, (), ["identity of service account apportion and apportion-jobs"], ["apportion-s3"]),
+        ({"serviceAccount": {"eksPodIdentity": True}}, (), ["identity of service account apportion and apportion-jobs"], ["apportion-s3"]),
+        ({"serviceAccount": {"gcpServiceAccount": GOOGLE}}, (), ["generic apportion-s3"], ["reached by the identity"]),
+        ({"serviceAccount": {"azureClientId": "1" * 36}}, (), ["generic apportion-s3"], ["reached by the identity"]),
         ({"mlflow": {"enabled": False}}, (), ["no tracking"], ["apportion-mlflow"]),
-        ({"pipeline": {"mode": "none"}}, (), ["not installed (pipeline.mode=none)"], []),
+        ({"pipeline": {"mode": "none"}}, (), ["(pipeline.mode=none); what is submitted or scheduled is registered first"], []),
+        ({"pipeline": {"mode": "none"}, "kfp": {"host": ""}}, (), ["not installed (pipeline.mode=none)."], ["schedule it", "cronjob/"]),
+        ({"mlflow": {"enabled": False}, "config": {"tracking": {}}}, (), ["no tracking"], []),
         ({"images": {"gpu": {"tag": "9"}}}, (PIPELINES,), ["Not as objects, though", "other values of images"], []),
         ({"monitoring": {"podMonitor": {"enabled": True}}}, (), ["asked for PodMonitor, but this cluster has no monitoring"], []),
         ({"networkPolicy": {"enabled": False}}, (), ["networkPolicy.enabled is false"], []),
@@ -244,3 +330,9 @@ def test_notes_say_what_to_do_next(values: Object, apis: tuple[str, ...], said: 
     text = notes(values, apis)
     assert not [part for part in said if part not in text], text
     assert not [part for part in unsaid if part in text], text
+
+
+def test_notes_name_the_release_and_its_namespace() -> None:
+    text = notes({}, release="vision", namespace="drawings")
+    assert "helm test vision -n drawings; kubectl -n drawings logs job/vision-apportion-doctor\n" in text
+    assert "kubectl -n drawings create job vision-apportion-submit-first --from=cronjob/vision-apportion-submit\n" in text

@@ -239,16 +239,19 @@ def test_a_run_here_takes_no_notice_of_the_cluster_section(tmp_path):
     assert "cluster.retry: Extra inputs" in err
 
 
-# The pods: KFP's backend adds to the executor's configuration what kubeflow/pipelines#12782 made its default, since 2.16
+# The pods: KFP's backend adds to the executor's configuration what kubeflow/pipelines#12782 made its default, since 2.16. That default
+# (HARDENED) is KFP's and is taken for granted here; what the pipeline says itself is laid over it, whatever that is.
 
 SCRATCH = ("kfp-launcher", "gcs-scratch", "s3-scratch", "minio-scratch", "dot-local-scratch", "dot-cache-scratch", "dot-config-scratch")
+MODELLED = {"emptyDirMounts", "configMapAsVolume", "pvcMount", "securityContext"}  # below, and what *restricted* has no word about:
+MODELLED |= {"secretAsEnv", "imagePullPolicy", "imagePullSecret", "activeDeadlineSeconds", "nodeSelector", "tolerations", "podMetadata"}
 HARDENED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}
 
 
 def pod(said: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
     """The pod of an executor: KFP's launcher, our container, and the two containers that Argo adds as KFP's manifests configure it."""
-    own = said["securityContext"]
-    identity = {"runAsUser": int(own["runAsUser"]), "runAsGroup": int(own["runAsGroup"]), "runAsNonRoot": own["runAsNonRoot"]}
+    assert set(said) <= MODELLED, "a pod has what is not looked at here"
+    own = {field: int(value) if field in ("runAsUser", "runAsGroup") else value for field, value in said["securityContext"].items()}
     mounts = said.get("emptyDirMounts", []), said.get("configMapAsVolume", []), said.get("pvcMount", [])
     return {
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
@@ -261,7 +264,7 @@ def pod(said: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
             {
                 "name": "main",
                 "image": container["image"],
-                "securityContext": HARDENED | identity,
+                "securityContext": HARDENED | own,
                 "volumeMounts": [{"mountPath": mount["mountPath"]} for kind in mounts for mount in kind],
             },
         ],
@@ -318,6 +321,24 @@ def test_volumes_have_names_and_places_of_their_own(told, compiled):
         assert len(set(names)) == len(names)
         assert len(set(places)) == len(places)
         assert not set(places) & {"/gcs", "/s3", "/minio", "/.local", "/.cache", "/.config", "/kfp-launcher"}
+
+
+@pytest.mark.parametrize(
+    ("own", "says"),
+    [
+        ({"runAsUser": "0"}, "main.runAsUser"),
+        ({"runAsNonRoot": False}, "main.runAsNonRoot"),
+        ({"allowPrivilegeEscalation": True}, "main.allowPrivilegeEscalation"),
+        ({"capabilities": {}}, "main.capabilities.drop"),
+        ({"seccompProfile": {"type": "Unconfined"}}, "main.seccompProfile"),
+    ],
+)
+def test_what_a_pipeline_says_against_it_would_be_found(own, says, compiled):
+    """Over what KFP adds."""
+    found = compiled()
+    said = copy.deepcopy(found.of("train", "kubernetes"))
+    said["securityContext"] |= own
+    assert violations(pod(said, found.of("train", "containers"))) == [says]
 
 
 @pytest.mark.parametrize(

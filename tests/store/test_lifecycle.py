@@ -1,5 +1,6 @@
 """Lifecycle rules on a real S3 server, beside the rules of others."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -31,6 +32,7 @@ def test_weights_and_samples_expire_and_nothing_else(s3_bucket: str) -> None:
     assert {rule["Filter"]["Prefix"] for rule in found.values()} == {f"some/prefix/{folder}/" for folder in EXPIRING}
     assert {(rule["Status"], rule["Expiration"]["Days"]) for rule in found.values()} == {("Enabled", 30)}
     assert all(rule["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1} for rule in found.values())
+    assert all(rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 1} for rule in found.values())
     assert (expires_after(store, list(found.values())), threats(store, list(found.values()))) == (30, [])
 
 
@@ -61,25 +63,67 @@ def test_rules_of_the_older_form_are_told_in_the_newer(s3_bucket: str) -> None:
     assert rules(store)["old"]["Filter"]["Prefix"] == "logs/"
 
 
+ARCHIVED = {"Transitions": [{"Days": 1, "StorageClass": "STANDARD_IA"}, {"Days": 90, "StorageClass": "GLACIER"}], "Expiration": {}}
+TO_GLACIER = "theirs (to GLACIER, where no store can read)"
+
+
 @pytest.mark.parametrize(
-    ("rule", "threatens"),
+    ("rule", "told"),
     [
-        ({"Filter": {"Prefix": ""}}, True),
-        ({"Prefix": ""}, True),
-        ({"Filter": {"Prefix": "a/"}}, True),
-        ({"Filter": {"Prefix": "a/games/"}}, True),
-        ({"Filter": {"Prefix": "a/games/1/ledger"}}, True),
-        ({"Filter": {"And": {"Prefix": "a/", "ObjectSizeGreaterThan": 9}}}, True),
-        ({"Filter": {"Prefix": "a/checkpoints/"}}, False),
-        ({"Filter": {"Prefix": "b/"}}, False),
-        ({"Filter": {"Tag": {"Key": "k", "Value": "v"}}}, False),
-        ({"Filter": {"Prefix": ""}, "Status": "Disabled"}, False),
-        ({"Filter": {"Prefix": ""}, "Expiration": {"ExpiredObjectDeleteMarker": True}}, False),
+        ({"Filter": {"Prefix": ""}}, ["theirs"]),
+        ({"Prefix": ""}, ["theirs"]),
+        ({"Filter": {"Prefix": "a/"}}, ["theirs"]),
+        ({"Filter": {"Prefix": "a/games/"}}, ["theirs"]),
+        ({"Filter": {"Prefix": "a/games/1/ledger"}}, ["theirs"]),
+        ({"Filter": {"Prefix": "a/heads"}, "Expiration": {"Date": datetime(2020, 1, 1, tzinfo=UTC)}}, ["theirs"]),
+        ({"Filter": {"And": {"Prefix": "a/", "ObjectSizeGreaterThan": 9}}}, ["theirs"]),
+        ({"Filter": {"Prefix": "a/checkpoints/"}}, []),
+        ({"Filter": {"Prefix": "b/"}}, []),
+        ({"Filter": {"Tag": {"Key": "k", "Value": "v"}}}, []),
+        ({"Filter": {"And": {"Prefix": "a/", "Tags": [{"Key": "k", "Value": "v"}]}}}, []),
+        ({"Filter": {"Prefix": ""}, "Status": "Disabled"}, []),
+        ({"Filter": {"Prefix": ""}, "Expiration": {"ExpiredObjectDeleteMarker": True}}, []),
+        ({"Filter": {"Prefix": ""}, "Expiration": {}, "NoncurrentVersionExpiration": {"NoncurrentDays": 9}}, []),
+        ({"Filter": {"Prefix": ""}} | ARCHIVED, [TO_GLACIER]),
+        ({"Filter": {"Prefix": "a/rounds/"}} | ARCHIVED, [TO_GLACIER]),
+        ({"Filter": {"Prefix": "a/samples/"}} | ARCHIVED, [TO_GLACIER]),  # there, so not made again, and not to be read
+        ({"Filter": {"Prefix": "b/"}} | ARCHIVED, []),
+        ({"Filter": {"Prefix": ""}} | ARCHIVED | {"Expiration": {"Days": 999}}, ["theirs", TO_GLACIER]),
+        ({"Filter": {"Prefix": ""}, "Transitions": [{"Days": 1, "StorageClass": "GLACIER_IR"}], "Expiration": {}}, []),
     ],
 )
-def test_rules_that_would_delete_what_must_stay(s3_bucket: str, rule: dict[str, Any], threatens: bool) -> None:
+def test_rules_that_would_delete_or_archive_what_must_stay(s3_bucket: str, rule: dict[str, Any], told: list[str]) -> None:
+    assert threats(of(s3_bucket, "a"), [{"ID": "theirs", "Status": "Enabled", "Expiration": {"Days": 3}} | rule]) == told
+
+
+@pytest.mark.parametrize(
+    ("rule", "days"),
+    [
+        ({"Filter": {"Prefix": "a/checkpoints/"}}, 3),
+        ({"Filter": {"Prefix": "a/samples"}}, 3),
+        ({"Prefix": ""}, 3),
+        ({"Filter": {"Prefix": "a/"}, "Expiration": {"Date": datetime.now(UTC) + timedelta(days=9.5)}}, 9),
+        ({"Filter": {"Prefix": "a/"}, "Expiration": {"Date": datetime(2020, 1, 1, tzinfo=UTC)}}, 0),
+        ({"Filter": {"Prefix": "a/games/"}}, 30),
+        ({"Filter": {"Prefix": "b/samples/"}}, 30),
+        ({"Filter": {"Prefix": ""}, "Status": "Disabled"}, 30),
+    ],
+)
+def test_rules_of_others_let_weights_and_samples_expire_too(s3_bucket: str, rule: dict[str, Any], days: int) -> None:
+    store = of(s3_bucket, "a")
+    expire(store, 30)
     told = {"ID": "theirs", "Status": "Enabled", "Expiration": {"Days": 3}} | rule
-    assert threats(of(s3_bucket, "a"), [told]) == (["theirs"] if threatens else [])
+    assert expires_after(store, [*store.lifecycle()["Rules"], told]) == days
+    assert expires_after(store, [told]) == (None if days == 30 else days)
+
+
+def test_threats_are_told_where_rules_are_set(s3_bucket: str, caplog: pytest.LogCaptureFixture) -> None:
+    store = of(s3_bucket)
+    expire(store, 30)
+    assert caplog.text == ""
+    store.set_lifecycle({"Rules": [{"ID": "tidy up", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 9}}]})
+    expire(store, 30)
+    assert "rules of the bucket delete or archive what must stay: tidy up; limit them to other prefixes" in caplog.text
 
 
 def test_what_is_kept_and_what_expires_is_all_there_is() -> None:
@@ -130,8 +174,8 @@ def test_the_command(s3_bucket: str, tmp_path: Any, capsys: pytest.CaptureFixtur
     assert expires_after(of(s3_bucket, "p"), of(s3_bucket, "p").lifecycle()["Rules"]) == 30
     said = capsys.readouterr().out.splitlines()
     assert said == [
-        f"s3://{s3_bucket}/p: weights and samples expire after 30 days; scores, ledger and rounds never",
-        f"s3://{s3_bucket}/p: as it was: weights and samples expire after 30 days; scores, ledger and rounds never",
+        f"s3://{s3_bucket}/p: weights and samples expire after 30 days, and nothing else by these rules",
+        f"s3://{s3_bucket}/p: as it was: weights and samples expire after 30 days, and nothing else by these rules",
     ]
     assert cli.main([*told, "0"]) == 1
     assert cli.main(["lifecycle", str(CONFIG), "--workdir", str(tmp_path), "--days", "30"]) == 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from servers import Answer, certified, proxy
+from tiny import CONFIG, ran
 
 from apportion.errors import StoreError
 from apportion.store import S3Store, open_store
@@ -65,6 +66,15 @@ def refused(bucket: str, meddle: Callable[..., Answer], act: Callable[[S3Store],
         ({"APPORTION_S3_SSE": "aes256"}, "APPORTION_S3_SSE=aes256, expected one of AES256, aws:kms"),
         ({"APPORTION_S3_KMS_KEY": "k"}, "APPORTION_S3_KMS_KEY beside APPORTION_S3_SSE=, expected APPORTION_S3_SSE=aws:kms"),
         ({"APPORTION_S3_KMS_KEY": "k", "APPORTION_S3_SSE": "AES256"}, "beside APPORTION_S3_SSE=AES256, expected APPORTION_S3_SSE=aws:kms"),
+        ({"AWS_ENDPOINT_URL_S3": "http://user:hidden@127.0.0.1"}, "found a user or a password in AWS_ENDPOINT_URL_S3, expected none"),
+        ({"AWS_ENDPOINT_URL": "user:hidden@127.0.0.1"}, "found a user or a password in AWS_ENDPOINT_URL, expected none"),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1?token=hidden"}, "use AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY"),
+        ({"AWS_ACCESS_KEY_ID": "hidden\n"}, "a Secret made from `echo` ends in a line break; make it again with `echo -n`"),
+        (
+            {"AWS_SECRET_ACCESS_KEY": " hidden"},
+            "found a line break, a blank or another sign that HTTP cannot send in AWS_SECRET_ACCESS_KEY",
+        ),
+        ({"AWS_SESSION_TOKEN": "hidden\r\nX: y"}, "HTTP cannot send in AWS_SESSION_TOKEN"),
         ({"AWS_CA_BUNDLE": "/nowhere/ca.pem"}, "found no file /nowhere/ca.pem, which AWS_CA_BUNDLE names"),
     ],
 )
@@ -76,6 +86,7 @@ def test_wrong_options_are_refused_before_anything_is_sent(
     with pytest.raises(StoreError) as caught:
         open_store(f"s3://{s3_bucket}")
     assert words in str(caught.value)
+    assert "hidden" not in str(caught.value)
 
 
 def test_empty_options_are_none(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +229,7 @@ def test_clocks_that_differ_where_the_refusal_has_no_body(s3_bucket: str) -> Non
         (503, "SlowDown", "run fewer shards (compute.shards)"),
         (400, "ExpiredToken", "past their time: renew them (AWS_SESSION_TOKEN"),
         (403, "AccessDenied", "the credentials need s3:GetObject"),
+        (403, "InvalidObjectState", "a lifecycle rule moved the object to an archive"),
         (501, "NotImplemented", "the server lacks conditional writes"),
         (400, "KMS.NotFoundException", "APPORTION_S3_KMS_KEY"),
         (400, "Unheard Of", "check the server"),
@@ -228,6 +240,128 @@ def test_refusals_of_a_put(s3_bucket: str, status: int, code: str, words: str) -
     assert words in said
     if status in (503, 507) or "full" in words or "time" in words:
         assert "nothing is lost: then run the same command again" in said
+
+
+def test_a_refusal_shows_no_credential(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "hidden/session+token=")
+    body = b"<Error><Code>InvalidToken</Code><Message>no such token: hidden/session+token=, alas</Message></Error>"
+    said = refused(s3_bucket, lambda *_: Answer(400, {}, body), lambda store: store.put_if_absent("k", b"1"))
+    assert "no such token: ***, alas" in said
+
+
+PAGES = {
+    "text/html": b"<!DOCTYPE html><html>log in</html>",
+    "text/html; charset=utf-8": b"<br>log in",
+    "application/json": b'{"status": "ok"}',
+}
+CALLS: dict[str, Callable[[S3Store], Any]] = {
+    "put": lambda store: store.put_if_absent("k", b"1"),
+    "get": lambda store: store.get("k"),
+    "exists": lambda store: store.exists("k"),
+    "list": lambda store: list(store.list()),
+    "lifecycle": lambda store: store.lifecycle(),
+    "probe": lambda store: store.probe(),
+}
+
+
+@pytest.mark.parametrize("kind", PAGES)
+@pytest.mark.parametrize("call", CALLS)
+def test_a_page_is_no_answer_of_s3(s3_bucket: str, kind: str, call: str) -> None:
+    """As a portal gives it that wants a log-in."""
+    answer = lambda method, *_: Answer(200, {"Content-Type": kind}, b"" if method == "HEAD" else PAGES[kind])  # noqa: E731
+    assert "what answers is no S3 server: check AWS_ENDPOINT_URL_S3" in refused(s3_bucket, answer, CALLS[call])
+
+
+# The identity of a pod
+
+ROLE = "arn:aws:iam::1:role/credits"
+OUTDATED = b"""<AssumeRoleWithWebIdentityResponse><AssumeRoleWithWebIdentityResult><Credentials><AccessKeyId>id</AccessKeyId>
+<SecretAccessKey>hidden</SecretAccessKey><SessionToken>hidden</SessionToken><Expiration>2020-01-01T00:00:00Z</Expiration></Credentials>
+</AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"""
+DENIED = b"<ErrorResponse><Error><Code>AccessDenied</Code><Message>Not authorized</Message></Error></ErrorResponse>"
+
+
+@pytest.fixture
+def pod(s3_bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """The address of a store, whose process is told of its identity what a pod is."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    (tmp_path / "token").write_text("hidden")
+
+    def with_role(token: str = "token", **told: str) -> str:
+        role = {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": str(tmp_path / token)}
+        for name, value in (role | {"AWS_MAX_ATTEMPTS": "1", "HOME": str(tmp_path)} | told).items():
+            monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+        return f"s3://{s3_bucket}"
+
+    return with_role
+
+
+def without_credentials(uri: str, *words: str) -> None:
+    with pytest.raises(StoreError) as caught:
+        open_store(uri).put_if_absent("k", b"1")
+    assert not [word for word in (*words, "gives no credentials", "option `store`") if word not in str(caught.value)], str(caught.value)
+    assert "hidden" not in str(caught.value)
+
+
+OF_ROLE = (
+    f"the trust policy of the role {ROLE}",
+    "annotation eks.amazonaws.com/role-arn of the service account",
+    "that STS can be reached",
+)
+
+
+@pytest.mark.parametrize("call", ["lifecycle", "doctor"])
+def test_a_token_file_that_is_missing(pod: Callable[..., str], tmp_path: Path, call: str) -> None:
+    uri = pod("no token")
+    without_credentials(uri, f"(AWS_WEB_IDENTITY_TOKEN_FILE {tmp_path}/no token)", *OF_ROLE)
+    days = ["--days", "3"] if call == "lifecycle" else []
+    code, out, err = ran(
+        "-m", "apportion", call, CONFIG, "--workdir", tmp_path, "--set", f"store={uri}", "--set", "tracking.uri=null", *days
+    )
+    told = " ".join((out + err).split())
+    assert (code, "Traceback" in told, "not foreseen" in told) == (1, False, False), told
+    assert "eks.amazonaws.com/role-arn" in told
+
+
+OF_STS = {
+    "denies": (Answer(403, {"Date": format_datetime(ago(minutes=5))}, DENIED), "AccessDenied"),
+    "is a page": (Answer(200, {"Content-Type": "text/html"}, b"<br>log in"), "invalid XML"),
+    "breaks off": (Answer(200, {}, OUTDATED[:-9]), "invalid XML"),
+    "gives what is past its time": (Answer(200, {}, OUTDATED), "still expired"),
+    "is not there": (None, "Could not connect"),
+}
+
+
+@pytest.mark.parametrize("sts", OF_STS)
+def test_a_server_of_identities_that_gives_none(pod: Callable[..., str], sts: str) -> None:
+    answer, words = OF_STS[sts]
+    with proxy("http://127.0.0.1:1", lambda *_: answer or Answer(500, {}, b"")) as url:
+        uri = pod(AWS_ENDPOINT_URL_STS=url if answer else "http://127.0.0.1:1")
+        without_credentials(uri, words, *OF_ROLE)
+        store = open_store(uri)
+        assert isinstance(store, S3Store)
+        with pytest.raises(StoreError, match="gives no credentials"):  # and its clock is not S3's
+            store.clock()
+
+
+def test_a_role_without_a_name(pod: Callable[..., str]) -> None:
+    without_credentials(pod(AWS_ROLE_ARN=""), "the role that AWS_ROLE_ARN names")
+
+
+def test_an_identity_is_not_to_blame_for_an_endpoint_that_is_no_url(pod: Callable[..., str]) -> None:
+    for endpoint in ("localhost:9000", "http://[::1"):
+        with pytest.raises(StoreError, match="check the AWS_… settings and the server"):
+            open_store(pod(AWS_ENDPOINT_URL_S3=endpoint))
+
+
+def test_an_agent_of_the_node_that_fails(pod: Callable[..., str]) -> None:
+    with proxy("http://127.0.0.1:1", lambda *_: Answer(500, {}, b"no association")) as url:
+        told = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url, "AWS_ROLE_ARN": "", "AWS_WEB_IDENTITY_TOKEN_FILE": ""}
+        without_credentials(pod(**told), "(AWS_CONTAINER_CREDENTIALS_FULL_URI)", "the pod identity association of the service account")
+    with proxy("http://127.0.0.1:1", lambda *_: Answer(200, {}, b"{}")) as url:
+        for uri in (url, "http://10.0.0.1/elsewhere"):
+            without_credentials(pod(**told | {"AWS_CONTAINER_CREDENTIALS_FULL_URI": uri}), "(AWS_CONTAINER_CREDENTIALS_FULL_URI)")
 
 
 def test_refusals_where_encryption_was_asked_for(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from urllib.parse import unquote
 import pytest
 from mlflow import MlflowClient
 from servers import Answer, free_port, proxy
+from tiny import CONFIG, ran
 
 from apportion.config import Tracking
 from apportion.errors import TrackingError
@@ -51,6 +52,41 @@ def test_no_password_is_shown() -> None:
     with pytest.raises(TrackingError, match=r"http://\*\*\*@127\.0\.0\.1") as caught:
         MlflowTracker(f"http://user:hid@den@127.0.0.1:{free_port()}", None, "apportion").check()
     assert not [word for word in ("user:", "hid@", "den@") if word in str(caught.value)]
+
+
+def test_an_answer_shows_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hidden.token")
+    body = b'{"error_code": "PERMISSION_DENIED", "message": "hidden.token may not"}'
+    denied = Answer(403, {"Content-Type": "application/json"}, body)
+    with proxy("http://127.0.0.1:1", lambda *_: denied) as url, pytest.raises(TrackingError, match=r"\*\*\* may not") as caught:
+        open_tracker(Tracking(uri=url)).check()
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("TOKEN", "hidden\n"), ("TOKEN", "hidden\r\nX: y"), ("USERNAME", "hidden\n"), ("PASSWORD", "hid den\n")]
+)
+def test_credentials_that_http_cannot_send(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """Refused before anything is sent, for the error of the library would show a token."""
+    monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
+    asked: list[str] = []
+    with proxy("http://127.0.0.1:1", lambda method, *_: asked.append(method) or Answer(401, {}, b"")) as url:
+        for call in (lambda tracker: tracker.check(), lambda tracker: tracker.close_job("job", "FAILED")):
+            with pytest.raises(TrackingError, match=rf"HTTP cannot send in MLFLOW_TRACKING_{name}: .* `echo -n`") as caught:
+                call(open_tracker(Tracking(uri=url)))
+            assert not [word for word in ("hidden", "hid den") if word in str(caught.value)]
+    assert asked == []
+
+
+def test_a_token_with_a_line_break_is_in_no_output_of_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hidden\n")
+    where = ("--workdir", tmp_path, "--set", "compute.threads=1", "--set", f"tracking.uri=http://127.0.0.1:{free_port()}")
+    for command in (("-m", "pipelines", "run"), ("-m", "apportion", "doctor")):
+        code, out, err = ran(*command, CONFIG, *where)
+        told = " ".join((out + err).split())
+        assert code == 1
+        assert "MLFLOW_TRACKING_TOKEN" in told
+        assert "hidden" not in told
 
 
 def test_closing_a_job_on_a_server_that_is_not_there() -> None:

@@ -14,40 +14,43 @@
 {{- $_ := set $tracking "artifacts" nil -}}
 {{- end -}}
 {{- $_ := set $config "tracking" $tracking -}}
-{{- $_ := set $config "cluster" (include "apportion.cluster" . | fromYaml) -}}
+{{- $_ := set $config "cluster" (include "apportion.cluster" . | fromJson) -}}
 {{- toYaml $config -}}
 {{- end }}
 
+{{/* As JSON: made of values, never written as text, so that no value is read as more than itself. */}}
 {{- define "apportion.cluster" -}}
-images:
-  cpu: {{ include "apportion.image" (dict "root" . "image" .Values.images.cpu) }}
-  gpu: {{ include "apportion.image" (dict "root" . "image" .Values.images.gpu) }}
-pull_policy: {{ .Values.images.pullPolicy }}
-pull_secrets: {{ toJson .Values.images.pullSecrets }}
-secrets:
-  {{- range $of := .Values.mlflow.enabled | ternary (list "s3" "mlflow") (list "s3") }}
-  {{- $which := dict "root" $ "of" $of }}
-  - name: {{ include "apportion.secret" $which }}
-    env: {{ include "apportion.keys" $which }}
-    optional: {{ empty (include "apportion.expected" $which) }}
-  {{- end }}
-env: {{ include "apportion.env" . }}
-ca: {{ if .Values.ca.configMap }}{config_map: {{ .Values.ca.configMap }}, key: {{ .Values.ca.key | quote }}}{{ else }}null{{ end }}
-volumes: {{ toJson .Values.volumes }}
-pools:
-  {{- range $name, $pool := .Values.pools }}
-  {{ $name }}: {{ include "apportion.pool" $pool }}
-  {{- end }}
-stages: {{ toJson .Values.runs.stages }}
-retries: {{ .Values.runs.retries | int }}
-timeout: {{ .Values.runs.timeout }}
-labels: {{ include "apportion.runlabels" . | fromYaml | toJson }}
-kfp:
-  host: {{ .Values.kfp.host | default nil | toJson }}
-  namespace: {{ .Values.kfp.multiUser | ternary .Release.Namespace nil | toJson }}
-  experiment: {{ .Values.kfp.experiment | quote }}
-  service_account: {{ include "apportion.runsaccount" . }}
-  cron: {{ .Values.schedule.cron | quote }}
+{{- $secrets := list -}}
+{{- range $of := .Values.mlflow.enabled | ternary (list "s3" "mlflow") (list "s3") -}}
+{{- $which := dict "root" $ "of" $of -}}
+{{- $secrets = append $secrets (dict "name" (include "apportion.secret" $which) "env" (include "apportion.keys" $which | fromJson)
+    "optional" (empty (include "apportion.expected" $which))) -}}
+{{- end -}}
+{{- $pools := dict -}}
+{{- range $name, $pool := .Values.pools }}{{ $_ := set $pools $name (include "apportion.pool" $pool | fromJson) }}{{ end -}}
+{{- with .Values -}}
+{{- dict
+    "images" (dict "cpu" (include "apportion.image" (dict "root" $ "image" .images.cpu)) "gpu" (include "apportion.image" (dict "root" $ "image" .images.gpu)))
+    "pull_policy" .images.pullPolicy
+    "pull_secrets" .images.pullSecrets
+    "secrets" $secrets
+    "env" (include "apportion.env" $ | fromJson)
+    "ca" (empty .ca.configMap | ternary nil (dict "config_map" .ca.configMap "key" .ca.key))
+    "volumes" .volumes
+    "pools" $pools
+    "stages" .runs.stages
+    "retries" (.runs.retries | int)
+    "timeout" .runs.timeout
+    "labels" (include "apportion.runlabels" $ | fromJson)
+    "kfp" (dict
+      "host" (.kfp.host | default nil)
+      "namespace" (.kfp.multiUser | ternary $.Release.Namespace nil)
+      "experiment" .kfp.experiment
+      "service_account" (include "apportion.runsaccount" $)
+      "cron" .schedule.cron
+      "schedule" (include "apportion.clustername" $))
+    | toJson -}}
+{{- end -}}
 {{- end }}
 
 {{- define "apportion.pool" -}}
@@ -60,32 +63,37 @@ kfp:
     "shm" (.shm | default nil) | toJson -}}
 {{- end }}
 
-{{/* Plain variables of runs and Jobs, as JSON. */}}
+{{/* Plain variables of runs and Jobs, as JSON: the user's, and those that other values stand for. */}}
 {{- define "apportion.env" -}}
-{{- $env := deepCopy .Values.env -}}
-{{- with .Values.s3.endpoint }}{{ $_ := set $env "AWS_ENDPOINT_URL_S3" . }}{{ end -}}
-{{- range $name := list "AWS_REGION" "AWS_DEFAULT_REGION" -}}{{/* boto3, by which MLflow reaches artifacts, reads only the latter */}}
-{{- with $.Values.s3.region }}{{ $_ := set $env $name . }}{{ end -}}
+{{- merge (include "apportion.ownenv" . | fromJson) .Values.env | toJson -}}
+{{- end }}
+
+{{- define "apportion.ownenv" -}}
+{{- $env := dict -}}
+{{- with .Values.s3 -}}
+{{- range $name, $value := dict "AWS_ENDPOINT_URL_S3" .endpoint "APPORTION_S3_ADDRESSING" (.addressing | replace "auto" "") "APPORTION_S3_SSE" .sse
+    "APPORTION_S3_KMS_KEY" .kmsKey "AWS_REGION" .region "AWS_DEFAULT_REGION" .region -}}{{/* boto3, by which MLflow reaches artifacts, reads only the latter */}}
+{{- if $value }}{{ $_ := set $env $name $value }}{{ end -}}
 {{- end -}}
-{{- if ne .Values.s3.addressing "auto" }}{{ $_ := set $env "APPORTION_S3_ADDRESSING" .Values.s3.addressing }}{{ end -}}
-{{- with .Values.s3.sse }}{{ $_ := set $env "APPORTION_S3_SSE" . }}{{ end -}}
-{{- with .Values.s3.kmsKey }}{{ $_ := set $env "APPORTION_S3_KMS_KEY" . }}{{ end -}}
+{{- end -}}
 {{- toJson $env -}}
 {{- end }}
 
-{{/* Labels of runs' pods. */}}
+{{/* Names of the variables that the chart gives to runs or Jobs, as a JSON list: none of them may be given twice. */}}
+{{- define "apportion.given" -}}
+{{- $names := concat (include "apportion.ownenv" . | fromJson | keys) (list "KFP_TOKEN" "KFP_TOKEN_FILE") -}}
+{{- if .Values.ca.configMap }}{{ $names = concat $names (list "AWS_CA_BUNDLE" "REQUESTS_CA_BUNDLE" "SSL_CERT_FILE") }}{{ end -}}
+{{- range $of := .Values.mlflow.enabled | ternary (list "s3" "mlflow") (list "s3") -}}
+{{- $names = concat $names (include "apportion.keys" (dict "root" $ "of" $of) | fromJson | keys) -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end }}
+
+{{/* Labels of runs' pods, as JSON. */}}
 {{- define "apportion.runlabels" -}}
-{{ include "apportion.part" . }}
-{{- with .Values.kueue.queue }}
-kueue.x-k8s.io/queue-name: {{ . }}
-{{- end }}
-{{- with .Values.kueue.priorityClass }}
-kueue.x-k8s.io/priority-class: {{ . }}
-{{- end }}
-{{- if .Values.serviceAccount.azureClientId }}
-azure.workload.identity/use: "true"
-{{- end }}
-{{- with .Values.runs.labels }}
-{{ toYaml . }}
-{{- end }}
+{{- $labels := include "apportion.part" . | fromYaml -}}
+{{- with .Values.kueue.queue }}{{ $_ := set $labels "kueue.x-k8s.io/queue-name" . }}{{ end -}}
+{{- with .Values.kueue.priorityClass }}{{ $_ := set $labels "kueue.x-k8s.io/priority-class" . }}{{ end -}}
+{{- if .Values.serviceAccount.azureClientId }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end -}}
+{{- merge $labels .Values.runs.labels | toJson -}}
 {{- end }}

@@ -5,8 +5,7 @@
 apiVersion: batch/v1
 kind: Job
 metadata:
-  {{- include "apportion.metadata" (dict "root" .root "name" .name) | nindent 2 }}
-    app.kubernetes.io/component: {{ .name }}
+  {{- include "apportion.metadata" (dict "root" .root "name" .name "labels" (dict "app.kubernetes.io/component" .name)) | nindent 2 }}
   annotations:
     {{- toYaml .annotations | nindent 4 }}
     {{- include "apportion.skips" . | trim | nindent 4 }}
@@ -21,32 +20,25 @@ helm.sh/hook-weight: {{ .weight | default 0 | quote }}
 helm.sh/hook-delete-policy: before-hook-creation
 {{- end }}
 
-{{/* Takes name, command, and of secrets (list "s3" "mlflow"), kfp, api (the Kubernetes API) what the command needs. */}}
+{{/* Takes name, command, and of secrets (list "s3" "mlflow"), kfp, api (the Kubernetes API) what the command needs; lenient: it starts
+     without Secrets and authority too, and says itself what is missing. */}}
 {{- define "apportion.jobspec" -}}
 {{- $ := .root -}}
 {{- $jobs := $.Values.jobs -}}
+{{- $lenient := .lenient | default false -}}
+{{- $labels := merge (include "apportion.selector" $ | fromYaml) (include "apportion.part" $ | fromYaml) (dict "app.kubernetes.io/component" .name) -}}
+{{- if $.Values.serviceAccount.azureClientId }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end -}}
 backoffLimit: {{ .backoffLimit | default $jobs.backoffLimit | int }}
 activeDeadlineSeconds: {{ $jobs.activeDeadlineSeconds | int }}
 ttlSecondsAfterFinished: {{ $jobs.ttlSecondsAfterFinished | int }}
 template:
   metadata:
     labels:
-      {{- include "apportion.selector" $ | nindent 6 }}
-      {{- include "apportion.part" $ | nindent 6 }}
-      app.kubernetes.io/component: {{ .name }}
-      {{- if $.Values.serviceAccount.azureClientId }}
-      azure.workload.identity/use: "true"
-      {{- end }}
-      {{- with $jobs.podLabels }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
+      {{- merge $labels $jobs.podLabels | toYaml | nindent 6 }}
     annotations:
-      checksum/config: {{ include "apportion.config" $ | sha256sum }}
-      {{- with $jobs.podAnnotations }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
+      {{- merge (dict "checksum/config" (include "apportion.config" $ | sha256sum)) $jobs.podAnnotations | toYaml | nindent 6 }}
   spec:
-    serviceAccountName: {{ include "apportion.jobsaccount" $ }}
+    serviceAccountName: {{ include "apportion.jobsaccount" $ | quote }}
     automountServiceAccountToken: {{ .api | default false }}
     enableServiceLinks: false
     restartPolicy: Never
@@ -59,11 +51,11 @@ template:
     {{- with $.Values.images.pullSecrets }}
     imagePullSecrets:
       {{- range . }}
-      - name: {{ . }}
+      - name: {{ . | quote }}
       {{- end }}
     {{- end }}
     {{- with $jobs.priorityClassName | default (include "apportion.priorityclass" $) }}
-    priorityClassName: {{ . }}
+    priorityClassName: {{ . | quote }}
     {{- end }}
     {{- with $jobs.nodeSelector }}
     nodeSelector:
@@ -79,7 +71,7 @@ template:
     {{- end }}
     containers:
       - name: {{ .name }}
-        image: {{ include "apportion.image" (dict "root" $ "image" $.Values.images.cpu) }}
+        image: {{ include "apportion.image" (dict "root" $ "image" $.Values.images.cpu) | quote }}
         imagePullPolicy: {{ $.Values.images.pullPolicy }}
         command: {{ toJson .command }}
         env:
@@ -106,14 +98,16 @@ template:
           {{- end }}
     volumes:
       - name: config
-        configMap: {name: {{ include "apportion.fullname" $ }}}
+        configMap: {name: {{ include "apportion.fullname" $ | quote }}}
       - name: work
         emptyDir: {sizeLimit: 1Gi}
       - name: tmp
         emptyDir: {sizeLimit: 1Gi}
-      {{- if $.Values.ca.configMap }}
+      {{- with $.Values.ca }}
+      {{- if .configMap }}
       - name: ca
-        configMap: {name: {{ $.Values.ca.configMap }}, items: [{key: {{ $.Values.ca.key | quote }}, path: {{ $.Values.ca.key | quote }}}]}
+        configMap: {name: {{ .configMap | quote }}, items: [{key: {{ .key | quote }}, path: {{ .key | quote }}}], optional: {{ $lenient }}}
+      {{- end }}
       {{- end }}
       {{- if include "apportion.kfptoken" . }}
       - name: kfp-token
@@ -130,8 +124,9 @@ template:
 
 {{- define "apportion.jobenv" -}}
 {{- $ := .root -}}
+{{- $lenient := .lenient | default false -}}
 {{- range $name, $value := include "apportion.env" $ | fromJson }}
-- {name: {{ $name }}, value: {{ $value | quote }}}
+- {name: {{ $name | quote }}, value: {{ $value | quote }}}
 {{- end }}
 {{- if $.Values.ca.configMap }}
 {{- range list "AWS_CA_BUNDLE" "REQUESTS_CA_BUNDLE" "SSL_CERT_FILE" }}
@@ -144,14 +139,18 @@ template:
 {{- $which := dict "root" $ "of" . }}
 {{- range $name, $key := include "apportion.keys" $which | fromJson }}
 - name: {{ $name }}
-  valueFrom: {secretKeyRef: {name: {{ include "apportion.secret" $which }}, key: {{ $key }}, optional: {{ empty (include "apportion.expected" $which) }}}}
+  valueFrom:
+    secretKeyRef: {name: {{ include "apportion.secret" $which | quote }}, key: {{ $key | quote }}, optional: {{ or $lenient (empty (include "apportion.expected" $which)) }}}
 {{- end }}
 {{- end }}
 {{- if include "apportion.kfptoken" . }}
 - {name: KFP_TOKEN_FILE, value: /var/run/secrets/kubeflow/pipelines/token}
 {{- end }}
-{{- with $.Values.jobs.extraEnv }}
-{{ toYaml . }}
+{{- range $entry := deepCopy $.Values.jobs.extraEnv }}
+{{- range $kind := list "secretKeyRef" "configMapKeyRef" }}
+{{- with dig "valueFrom" $kind dict $entry }}{{ if $lenient }}{{ $_ := set . "optional" true }}{{ end }}{{ end }}
+{{- end }}
+- {{ toJson $entry }}
 {{- end }}
 {{- end }}
 

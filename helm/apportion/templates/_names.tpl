@@ -1,4 +1,4 @@
-{{/* Names, labels, and references to images, accounts and Secrets. */}}
+{{/* Names, labels, and references to images, accounts and Secrets. Whatever stands where a text belongs is quoted: `no` and `123` are names too. */}}
 
 {{/* At most 43 characters, so that the longest suffix fits into a label. What is cut differs by a hash, so that two releases never share a name. */}}
 {{- define "apportion.fullname" -}}
@@ -10,18 +10,19 @@
 {{- $name -}}
 {{- end }}
 
-{{/* For what the cluster shares: the namespace is part of the name. */}}
+{{/* For what the cluster, or KFP, shares: the namespace is part of the name. The hash is for what would else be one name: `a-b` in `c`, `a` in `b-c`. */}}
 {{- define "apportion.clustername" -}}
-{{- $name := printf "%s-%s" .Release.Namespace (include "apportion.fullname" .) -}}
-{{- if gt (len $name) 52 -}}
-{{- $name = printf "%s-%s" (trunc 45 $name | trimSuffix "-") (sha256sum $name | trunc 6) -}}
+{{- $full := include "apportion.fullname" . -}}
+{{- $name := printf "%s-%s" .Release.Namespace $full | replace "." "-" -}}
+{{- if or (gt (len $name) 52) (contains "-" .Release.Namespace) (contains "." $full) -}}
+{{- $name = printf "%s-%s" (trunc 45 $name | trimSuffix "-") (printf "%s/%s" .Release.Namespace $full | sha256sum | trunc 6) -}}
 {{- end -}}
 {{- $name -}}
 {{- end }}
 
 {{- define "apportion.selector" -}}
-app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{/* The label by which policies and monitors know the pods of runs and Jobs. */}}
@@ -30,22 +31,17 @@ app.kubernetes.io/part-of: apportion
 {{- end }}
 
 {{- define "apportion.labels" -}}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 }}
-{{ include "apportion.selector" . }}
-{{ include "apportion.part" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := dict "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63)
+    "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- merge $own (include "apportion.selector" . | fromYaml) (include "apportion.part" . | fromYaml) .Values.commonLabels | toYaml -}}
 {{- end }}
 
-{{/* Opens the metadata of an object of the release's namespace; takes (dict "root" $ "name" SUFFIX), or "as" for the whole name. */}}
+{{/* Opens the metadata of an object of the release's namespace; takes (dict "root" $ "name" SUFFIX), or "as" for the whole name, and "labels". */}}
 {{- define "apportion.metadata" -}}
-name: {{ .as | default (include "apportion.fullname" .root) }}{{ with .name }}-{{ . }}{{ end }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ list (.as | default (include "apportion.fullname" .root)) .name | compact | join "-" | quote }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
-  {{- include "apportion.labels" .root | nindent 2 }}
+  {{- merge (dict) (.labels | default dict) (include "apportion.labels" .root | fromYaml) | toYaml | nindent 2 }}
 {{- end }}
 
 {{- define "apportion.image" -}}
@@ -56,6 +52,7 @@ labels:
 {{- end -}}
 {{- end }}
 
+{{/* The account that is made for runs. */}}
 {{- define "apportion.account" -}}
 {{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "apportion.fullname" .) "default") -}}
 {{- end }}
@@ -83,29 +80,24 @@ labels:
 {{- if or $of.existingSecret (and .root.Values.externalSecrets.enabled $of.externalKey) }}true{{ end -}}
 {{- end }}
 
-{{/* The service account's annotations: further ones, and the cloud's identity. */}}
+{{/* Annotations of a service account: the cloud's identity over the further ones; takes (dict "root" $ "annotations" (dict …)). */}}
 {{- define "apportion.identity" -}}
-{{- with .awsRoleArn }}
-eks.amazonaws.com/role-arn: {{ . }}
-{{- end }}
-{{- with .gcpServiceAccount }}
-iam.gke.io/gcp-service-account: {{ . }}
-{{- end }}
-{{- with .azureClientId }}
-azure.workload.identity/client-id: {{ . }}
-{{- end }}
-{{- with .azureTenantId }}
-azure.workload.identity/tenant-id: {{ . }}
-{{- end }}
-{{- with .annotations }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := dict -}}
+{{- with .root.Values.serviceAccount -}}
+{{- range $key, $value := dict "eks.amazonaws.com/role-arn" .awsRoleArn "iam.gke.io/gcp-service-account" .gcpServiceAccount
+    "azure.workload.identity/client-id" .azureClientId "azure.workload.identity/tenant-id" .azureTenantId -}}
+{{- if $value }}{{ $_ := set $own $key $value }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- merge $own .annotations | toYaml -}}
 {{- end }}
 
-{{/* The PriorityClass of the chart's making; empty where it makes none. */}}
+{{/* The PriorityClass of the chart's making; empty where it makes none. Its name has all that Kubernetes never changes in it. */}}
 {{- define "apportion.priorityclass" -}}
-{{- if .Values.priorityClass.create -}}
-{{ include "apportion.clustername" . }}-{{ .Values.priorityClass.value | int | toString | replace "-" "n" }}
+{{- with .Values.priorityClass -}}
+{{- if .create -}}
+{{ include "apportion.clustername" $ }}-{{ .value | int | toString | replace "-" "n" }}-{{ eq .preemptionPolicy "Never" | ternary "never" "preempt" }}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
@@ -132,4 +124,11 @@ azure.workload.identity/tenant-id: {{ . }}
 {{- end -}}
 {{- if include "apportion.expected" (dict "root" . "of" "kfp") }}{{ $names = append $names (include "apportion.secret" (dict "root" . "of" "kfp")) }}{{ end -}}
 {{- $names | uniq | sortAlpha | toJson -}}
+{{- end }}
+
+{{/* A quantity of Kubernetes as a number. */}}
+{{- define "apportion.quantity" -}}
+{{- $number := regexFind "^[0-9.]+" . -}}
+{{- $units := dict "" 1.0 "m" 0.001 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
+{{- mulf ($number | float64) (get $units (trimPrefix $number .)) -}}
 {{- end }}

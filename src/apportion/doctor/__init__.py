@@ -11,6 +11,7 @@ from apportion.doctor.checking import Finding, passed_over
 from apportion.doctor.cluster import check_cluster, check_images
 from apportion.doctor.kubeflow import check_kubeflow
 from apportion.doctor.places import check_store, check_tracking
+from apportion.doctor.pods import check_pods, for_cluster
 from apportion.doctor.table import table, to_json
 
 __all__ = ["Finding", "examine", "table", "to_json"]
@@ -20,6 +21,8 @@ ALONE = "the configuration is for one machine: `store` is a folder, and nothing 
 
 def examine(config: Config, images: bool = False) -> Iterator[Finding]:
     """What is found, as it is found; with `images` also whether the registry has them."""
+    if for_cluster(config):
+        yield from check_pods(config)
     yield from check_store(config)
     yield from check_tracking(config)
     if urlsplit(config.store).scheme == "file" and not config.cluster.model_fields_set:

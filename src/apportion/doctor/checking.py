@@ -62,13 +62,14 @@ def passed_over(checks: Iterable[str], why: str) -> Iterator[Finding]:
 
 
 def attempt(check: str, act: Callable[[], Answer]) -> Finding:
-    """The finding of `act`, whatever becomes of it. One that does not return in time goes on, unheard, until the process ends."""
+    """The finding of `act`, whatever becomes of it, without users and passwords of addresses. One that does not return in time goes
+    on, unheard, until the process ends."""
     answers: list[Answer] = []
     worker = threading.Thread(target=lambda: answers.append(_answer(act)), daemon=True)
     worker.start()
     worker.join(SECONDS)
     answer = answers[0] if answers else failed(f"no answer within {SECONDS:g} s", "see the network and the log of what was asked")
-    return Finding(check, answer.result, answer.found, answer.mend)
+    return Finding(check, answer.result, masked(answer.found), masked(answer.mend))
 
 
 def _answer(act: Callable[[], Answer]) -> Answer:

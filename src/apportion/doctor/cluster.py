@@ -2,13 +2,16 @@
 
 from base64 import b64decode
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple, get_args
+from urllib.parse import urlsplit
 
-from apportion.config import WORKERS, Authority, Cluster, Pool, Secret, Stage, Volume
+from apportion import kubeflow as kfp
+from apportion.config import WORKERS, Authority, Cluster, Kfp, Pool, Secret, Stage, Volume
 from apportion.doctor import nodes
 from apportion.doctor.checking import Answer, Finding, Known, attempt, failed, ok, passed_over, skipped, warning
-from apportion.doctor.kubeflow import SECURE, Kubeflow
+from apportion.doctor.kubeflow import SECURE, Kubeflow, subject
 from apportion.doctor.kubernetes import Kubernetes, connect
 from apportion.doctor.registry import Login, logins, pullable
 
@@ -55,14 +58,16 @@ RUNNING = [
 def check_cluster(told: Cluster, kubeflow: Kubeflow) -> Generator[Finding, None, Kubernetes | None]:
     checks = _checks(told, kubeflow)
     connected: list[Kubernetes] = []
-    finding = attempt("cluster", lambda: _reached(told, connected))
-    yield finding
+    yield attempt("cluster", lambda: _reached(told, kubeflow, connected))
     if not connected:
         yield from passed_over(checks, "there is no cluster to ask")
         return None
+    api = connected[0]
     for check, act in checks.items():
-        yield attempt(check, partial(act, connected[0]))
-    return connected[0]
+        finding = attempt(check, partial(act, api))
+        where = f"; namespace {api.namespace} is from {api.chosen}" if finding.mend and not check.startswith("nodes") else ""
+        yield replace(finding, mend=finding.mend + where)
+    return api
 
 
 def _checks(told: Cluster, kubeflow: Kubeflow) -> dict[str, Any]:
@@ -85,8 +90,8 @@ def _checks(told: Cluster, kubeflow: Kubeflow) -> dict[str, Any]:
     return found
 
 
-def _reached(told: Cluster, connected: list[Kubernetes]) -> Answer:
-    api = connect(told.kfp.namespace)
+def _reached(told: Cluster, kubeflow: Kubeflow, connected: list[Kubernetes]) -> Answer:
+    api = connect(told.kfp.namespace, _of_kfp(told.kfp) if kubeflow.many_users is False else None)
     version = api.look("ask for the version", "", lambda **limits: api.version.get_code(**limits))
     if version is None:
         return failed(f"{api.host} is no Kubernetes API", "see the kubeconfig (KUBECONFIG)")
@@ -94,11 +99,17 @@ def _reached(told: Cluster, connected: list[Kubernetes]) -> Answer:
     return ok(f"Kubernetes {version.git_version} at {api.host}, as {api.who()}")
 
 
+def _of_kfp(told: Kfp) -> str:
+    """The namespace that KFP itself is in, by its address where that is a service's."""
+    parts = (urlsplit(kfp.address(told) or "").hostname or "").split(".")
+    return parts[1] if parts[2:3] == ["svc"] else "kubeflow"
+
+
 def _namespace(api: Kubernetes, kubeflow: Kubeflow) -> Answer:
     grant = f"get on namespace {api.namespace}"
     found = api.look("see the namespace", grant, lambda **limits: api.core.read_namespace(api.namespace, **limits))
     if found is None:
-        return failed(f"there is no namespace {api.namespace}", f"kubectl create namespace {api.namespace}, or name another: {api.chosen}")
+        return failed(f"there is no namespace {api.namespace}", f"kubectl create namespace {api.namespace}, or name another")
     level = (found.metadata.labels or {}).get(LEVEL)
     said = f"{api.namespace}; Pod Security enforces {level or 'nothing'}"
     if level == "restricted" and kubeflow.version is not None and kubeflow.version < SECURE:
@@ -212,15 +223,22 @@ def _may_run(api: Kubernetes, account: str) -> Answer:
 
 
 def _may_register(api: Kubernetes, kubeflow: Kubeflow) -> Answer:
+    """KFP asks for the rights of whom its token is of, who need not be whom the Kubernetes API knows us as."""
     if not kubeflow.many_users:
         return skipped("KFP for one user asks for none" if kubeflow.many_users is False else "nothing is known of KFP")
-    lacking = [right for right in REGISTRATION if not api.may(right)]
+    token = kfp.token().text
+    who = subject(token)
+    if who is None:
+        why = "the token for KFP is not of a service account" if token else "KFP is sent no token"
+        return skipped(f"{why}: whose rights it asks for is not known here")
+    asked = None if who == api.who() else who
+    lacking = [right for right in REGISTRATION if not api.may(right, asked)]
     if lacking:
         return failed(
-            f"we may not {', '.join(map(str, lacking))} in {api.namespace}: KFP refuses then to register, run or schedule",
-            f"bind a role with these to {api.who()} (the chart: rbac.create=true)",
+            f"{who} may not {', '.join(map(str, lacking))} in {api.namespace}: KFP refuses then to register, run or schedule",
+            "bind a role with these to it (the chart: rbac.create=true), or use the token of another account",
         )
-    return ok(f"we may register, run and schedule in {api.namespace}")
+    return ok(f"{who} may register, run and schedule in {api.namespace}")
 
 
 def _pools(told: Cluster) -> dict[str, Pool]:

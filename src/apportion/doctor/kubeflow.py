@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import urlsafe_b64decode
 from collections.abc import Generator
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -12,8 +13,11 @@ from apportion.doctor.checking import Answer, Finding, Known, attempt, failed, o
 from apportion.doctor.web import Reply, ask
 from apportion.kubeflow import Token
 
-SECURE = (2, 16)
-"""From this version on KFP's own containers satisfy Pod Security `restricted`."""
+SUPPORTED, SECURE = (2, 17), (2, 16)
+"""The version that all of this is made for and tested with, and from which on KFP's own containers satisfy Pod Security `restricted`."""
+
+ACCOUNT = re.compile(r"system:serviceaccount:[a-z0-9-]+:[a-z0-9.-]+")
+"""The name of a service account."""
 
 
 class Kubeflow(NamedTuple):
@@ -24,46 +28,58 @@ class Kubeflow(NamedTuple):
 
 
 def check_kubeflow(told: Kfp) -> Generator[Finding, None, Kubeflow]:
-    host = kubeflow.address(told)
-    if host is None:
-        yield from passed_over(["kfp", "kfp: account"], "no address is known (cluster.kfp.host)")
-        return Kubeflow()
     known: list[Kubeflow] = []
-    finding = attempt("kfp", lambda: _reachable(host, known))
-    yield finding
+    yield attempt("kfp", lambda: _reachable(told, known))
     if not known:
-        yield from passed_over(["kfp: account"], "KFP cannot be reached")
+        yield from passed_over(["kfp: account"], "there is no KFP to ask")
         return Kubeflow()
-    yield attempt("kfp: account", lambda: _account(host, told, bool(known[0].many_users)))
+    yield attempt("kfp: account", lambda: _account(told, bool(known[0].many_users)))
     return known[0]
 
 
-def _reachable(host: str, known: list[Kubeflow]) -> Answer:
-    token = kubeflow.token()
-    told = _json(_get(host, "/apis/v2beta1/healthz", token), host)
-    tag = told.get("tag_name") or _tag(host, token)
+def subject(token: str | None) -> str | None:
+    """The service account of a token, as which KFP knows who sends it; None where it is of another kind. Nothing of it is verified."""
+    parts = (token or "").split(".")
+    try:
+        claims = json.loads(urlsafe_b64decode(parts[1] + "==")) if len(parts) == 3 else None  # more padding than there must be is no fault
+    except ValueError:
+        return None
+    name = str(claims.get("sub")) if isinstance(claims, dict) else ""
+    return name if ACCOUNT.fullmatch(name) else None
+
+
+def _reachable(told: Kfp, known: list[Kubeflow]) -> Answer:
+    host = kubeflow.address(told)
+    if host is None:
+        return skipped("no address is known (cluster.kfp.host)")
+    health = _json(_get(host, "/apis/v2beta1/healthz", kubeflow.token()), host)
+    many_users = health.get("multi_user")
+    if not isinstance(many_users, bool):  # which KFP has always told
+        raise Known(_no_kfp(host))
+    tag = str(health.get("tag_name") or "unknown")
     numbers = re.match(r"v?(\d+)\.(\d+)", tag)
     version = (int(numbers[1]), int(numbers[2])) if numbers else None
-    known.append(Kubeflow(bool(told.get("multi_user")), version))
-    users = "several users" if told.get("multi_user") else "one user"
-    found = f"KFP {tag or 'of unknown version'} at {host}, for {users}"
-    if version is not None and version < SECURE:
+    known.append(Kubeflow(many_users, version))
+    found = f"KFP {tag} at {host}, for {'several users' if many_users else 'one user'}"
+    if version is None:
+        return warning(f"{found}: its version is not known", f"see that it is {_dotted(SUPPORTED)} or newer")
+    if version < SECURE:
         return warning(
-            f"{found}: before {'.'.join(map(str, SECURE))} its own containers do not satisfy Pod Security `restricted`",
-            "upgrade KFP, or give the namespace of runs the level `baseline`",
+            f"{found}: before {_dotted(SECURE)} its own containers do not satisfy Pod Security `restricted`",
+            f"upgrade KFP to {_dotted(SUPPORTED)}, or give the namespace of runs the level `baseline`",
         )
+    if version < SUPPORTED:
+        return warning(f"{found}: it was not tested with versions before {_dotted(SUPPORTED)}", f"upgrade KFP to {_dotted(SUPPORTED)}")
     return ok(found)
 
 
-def _tag(host: str, token: Token) -> str:
-    """The version, which the older API tells; empty where it is no longer there."""
-    reply = _send(host, "/apis/v1beta1/healthz", token)
-    return str(_json(reply, host).get("tag_name") or "") if reply.status == 200 else ""
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
 
 
-def _account(host: str, told: Kfp, many_users: bool) -> Answer:
+def _account(told: Kfp, many_users: bool) -> Answer:
     """`healthz` asks nobody who they are: this does."""
-    token = kubeflow.token()
+    host, token = str(kubeflow.address(told)), kubeflow.token()
     if many_users and told.namespace is None:
         return skipped("KFP has several users, and no namespace is known", "name yours in cluster.kfp.namespace")
     query = urlencode({"page_size": 1, **({"namespace": told.namespace} if many_users and told.namespace else {})})
@@ -98,11 +114,13 @@ def _send(host: str, path: str, token: Token) -> Reply:
 
 def _json(reply: Reply, host: str) -> dict[str, Any]:
     try:
-        told = json.loads(reply.body or b"{}")
-    except ValueError:
+        told = json.loads(reply.body)
+    except (ValueError, RecursionError):
         told = None
     if not isinstance(told, dict):
-        raise Known(
-            failed(f"found no KFP at {host}, but what answers otherwise", "see cluster.kfp.host, and whether one must log in there")
-        )
+        raise Known(_no_kfp(host))
     return told
+
+
+def _no_kfp(host: str) -> Answer:
+    return failed(f"found no KFP at {host}, but what answers otherwise", "see cluster.kfp.host, and whether one must log in there")

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yaml import YAMLError
+
 from apportion.doctor.checking import Answer, Known, failed, skipped
 
 LIMITS = {"_request_timeout": (3, 8)}
@@ -58,6 +60,9 @@ class Kubernetes:
             raise Known(failed(f"{self.host} answers HTTP {error.status}, asked to {doing}: {_message(error.body)}")) from error
         except HTTPError as error:
             raise Known(self._silent(str(error) or type(error).__name__)) from error
+        except (ValueError, TypeError, AttributeError) as error:  # the client's own, of what does not fit its models
+            found = f"{self.host} answers what no Kubernetes API does, asked to {doing}"
+            raise Known(failed(found, "see the kubeconfig (KUBECONFIG)")) from error
 
     def _silent(self, why: str) -> Answer:
         why = re.sub(r"^.*?(?=(?:\[Errno|\[SSL|Failed to|.*timed out))", "", why, flags=re.DOTALL).strip(" )'\"")
@@ -104,36 +109,61 @@ def _groups(account: str) -> list[str]:
     return ["system:serviceaccounts", f"system:serviceaccounts:{account.split(':')[2]}", "system:authenticated"]
 
 
-def connect(namespace: str | None) -> Kubernetes:
-    """By the pod's service account, else by the kubeconfig. Where there is neither, that ends the check: it is skipped."""
+def connect(namespace: str | None, of_kfp: str | None = None) -> Kubernetes:
+    """By the pod's service account, else by the kubeconfig. Where there is neither, that ends the check: it is skipped.
+
+    Runs are in `namespace`; where that is None, in the pod's own or `of_kfp`, which KFP for one user has them in.
+    """
     try:
-        from kubernetes import client, config
+        from kubernetes import client
     except ImportError as error:
         raise Known(skipped("the kubernetes client is not installed", "pip install 'apportion[pipeline]'")) from error
     logging.getLogger("kubernetes").setLevel(logging.CRITICAL)
     told = client.Configuration()
     told.retries = False
     inside = "KUBERNETES_SERVICE_HOST" in os.environ and OWN.exists()
+    own = _pods_own(told) if inside else _of_context(told)
+    choices = [
+        (inside and own, "the pod's own"),
+        (of_kfp, "KFP's, which has the runs of its one user beside itself"),
+        (own, "that of the kubeconfig's context"),
+        ("kubeflow", "KFP's usual one"),
+    ]
+    found, by = next((str(name), by) for name, by in choices if name)
+    return Kubernetes(client.ApiClient(told), namespace or found, f"cluster.kfp.namespace{'' if namespace else f' (null: {by})'}")
+
+
+def _pods_own(told: Any) -> str:
+    from kubernetes import config
+
     try:
-        if inside:
-            config.load_incluster_config(client_configuration=told)
-            own = OWN.read_text().strip()
-        else:
-            path = os.environ.get("KUBECONFIG")
-            config.load_kube_config(path, client_configuration=told, persist_config=False)
-            own = str(config.list_kube_config_contexts(path)[1].get("context", {}).get("namespace") or "")
+        config.load_incluster_config(client_configuration=told)
     except config.ConfigException as error:
-        raise Known(
-            skipped(f"neither in a cluster nor with a kubeconfig ({error})", "set KUBECONFIG, or run this in the cluster")
-        ) from error
-    if namespace:
-        return Kubernetes(client.ApiClient(told), namespace, "cluster.kfp.namespace")
-    by = "the pod's own" if inside else "that of the kubeconfig's context" if own else "KFP's usual one"
-    return Kubernetes(client.ApiClient(told), own or "kubeflow", f"cluster.kfp.namespace (null: {by})")
+        raise Known(failed(f"the pod's service account cannot be used: {error}", "see automountServiceAccountToken of the pod")) from error
+    return OWN.read_text().strip()
+
+
+def _of_context(told: Any) -> str:
+    """The namespace of the kubeconfig's context; empty where it names none."""
+    from kubernetes import config
+
+    paths = os.environ.get("KUBECONFIG") or "~/.kube/config"
+    there = [path for path in paths.split(os.pathsep) if path and Path(path).expanduser().exists()]
+    if not there:
+        mend = "set KUBECONFIG, or run this in the cluster"
+        raise Known(skipped(f"neither in a cluster nor with a kubeconfig (there is no {paths})", mend))
+    try:
+        config.load_kube_config(paths, client_configuration=told, persist_config=False)
+        return str(config.list_kube_config_contexts(paths)[1].get("context", {}).get("namespace") or "")
+    except (config.ConfigException, YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        said = str(error) if isinstance(error, config.ConfigException | OSError) else type(error).__name__
+        why = said.partition("\n")[0].partition("{")[0].strip()  # what is quoted of the file may be a token
+        mend = "correct it (kubectl config view reads it too), or name another in KUBECONFIG"
+        raise Known(failed(f"the kubeconfig {', '.join(there)} cannot be used: {why}", mend)) from error
 
 
 def _message(body: Any) -> str:
     try:
         return str(json.loads(body or "{}").get("message", ""))[:300]
-    except ValueError:
+    except (ValueError, AttributeError):
         return "no answer of the Kubernetes API"

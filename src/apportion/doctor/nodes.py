@@ -1,11 +1,14 @@
-"""Whether a node of the cluster can take the pods of a pool: its labels, its taints, and what it has to give."""
+"""Whether a node of the cluster can take the pods of a pool: what it runs, its labels, its taints, and what it has to give."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from apportion.config import Pool, Toleration, quantity
-from apportion.doctor.checking import Answer, failed, ok
+from apportion.doctor.checking import Answer, failed, ok, warning
+
+PLATFORM = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+"""What images are for where the pool's node_selector names no other; the kubelet labels its node so."""
 
 BLOCKING = ("NoSchedule", "NoExecute")
 ZERO = "a pool that an autoscaler starts from nothing has no node yet: then this is as it should be"
@@ -49,7 +52,11 @@ def fit(name: str, pool: Pool, nodes: Sequence[Node]) -> Answer:
     missing = {node.name: misses(name, pool, node, nodes) for node in nodes}
     fitting = [node for node, lacks in missing.items() if not lacks]
     if fitting:
-        return ok(f"{_counted(len(fitting), len(nodes))} fit: {', '.join(fitting[:3])}{' …' if len(fitting) > 3 else ''}")
+        found = f"{_counted(len(fitting), len(nodes))} fit: {', '.join(fitting[:3])}{' …' if len(fitting) > 3 else ''}"
+        if foreign := [node.name for node in nodes if missing[node.name] and missing[node.name] == _platform(name, pool, node)]:
+            why, mend = missing[foreign[0]][0]
+            return warning(f"{found}; but pods may go to {', '.join(foreign[:3])} too, and fail there: {why}", mend)
+        return ok(found)
     if not nodes:
         return failed("the cluster has no nodes", ZERO)
     kind = {node.name: pool.accelerator is None or node.offers.get(pool.accelerator, 0.0) > 0 for node in nodes}
@@ -59,7 +66,17 @@ def fit(name: str, pool: Pool, nodes: Sequence[Node]) -> Answer:
 
 
 def misses(name: str, pool: Pool, node: Node, nodes: Sequence[Node]) -> list[Miss]:
-    return [*_labels(name, pool, node, nodes), *_taints(name, pool, node), *_amounts(name, pool, node)]
+    return [*_platform(name, pool, node), *_labels(name, pool, node, nodes), *_taints(name, pool, node), *_amounts(name, pool, node)]
+
+
+def _platform(name: str, pool: Pool, node: Node) -> list[Miss]:
+    """Kubernetes sends pods to any where no selector says otherwise, and no process starts there."""
+    found = []
+    for key, ours in PLATFORM.items():
+        if key not in pool.node_selector and node.labels.get(key, ours) != ours:
+            mend = f"say in cluster.pools.{name}.node_selector what images are for, as {key}: {ours}"
+            found.append(Miss(f"{key} is {node.labels[key]}, and images are for {ours}", mend))
+    return found
 
 
 def _labels(name: str, pool: Pool, node: Node, nodes: Sequence[Node]) -> list[Miss]:

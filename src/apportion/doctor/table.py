@@ -1,6 +1,7 @@
 """Findings for people, as a table, and for programs, as JSON."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -14,8 +15,12 @@ STYLES: dict[Result, str] = {"ok": "green", "warning": "yellow", "failed": "bold
 
 
 def table(findings: Sequence[Finding]) -> Table:
-    """One row for each check, below what was found the mend."""
-    shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+    """One row for each check, below what was found the mend; below all how many of each result there are."""
+    numbers = Counter(finding.result for finding in findings)
+    counts = ", ".join(
+        f"{numbers[result]} {result}{'s' * (result == 'warning' and numbers[result] > 1)}" for result in STYLES if numbers[result]
+    )
+    shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), caption=counts, caption_justify="left")
     shown.add_column("check", max_width=24, overflow="fold")
     shown.add_column("result", no_wrap=True)
     shown.add_column("what was found, and → what to do", overflow="fold")

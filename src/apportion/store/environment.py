@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from apportion.config import AWS_CREDENTIALS, SECRET, unsendable
 from apportion.errors import StoreError
 
 ADDRESSING = ("auto", "path", "virtual")
 ENCRYPTION = ("AES256", "aws:kms")
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL")
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,11 @@ class Environment:
 
 def environment() -> Environment:
     """Raises StoreError for a value that no server could do anything with: it would show only when something is written, or never."""
+    if wrong := unsendable(AWS_CREDENTIALS):
+        raise StoreError(wrong)
+    for name in ENDPOINTS:
+        if "@" in os.environ.get(name, "") or SECRET.search(os.environ.get(name, "")):
+            raise StoreError(f"found a user or a password in {name}, expected none: use {', '.join(AWS_CREDENTIALS[:2])}")
     addressing = _one_of("APPORTION_S3_ADDRESSING", ADDRESSING) or "auto"
     algorithm, kms_key = _one_of("APPORTION_S3_SSE", ENCRYPTION), os.environ.get("APPORTION_S3_KMS_KEY")
     if kms_key and algorithm != "aws:kms":

@@ -1,24 +1,30 @@
 """What a bucket forgets by itself: weights and samples, made again where they are needed. Scores, ledger and rounds never expire."""
 
 import hashlib
+import logging
+from datetime import UTC, datetime
 from typing import Any
 
 from apportion.errors import StoreError
 from apportion.store.contract import Store
 from apportion.store.s3 import S3Store
 
+log = logging.getLogger(__name__)
+
 Rule = dict[str, Any]
 
 EXPIRING = ("checkpoints", "samples")
 KEPT = ("games", "rounds", "heads", "manifests", "images", "references", "networks")
 """Folders of a store that no rule may expire: what they hold is made only once, or from these."""
+ARCHIVES = ("GLACIER", "DEEP_ARCHIVE")
+"""Classes of storage that hold what nobody can read before it is restored: there, and of no use."""
 
 
 def expire(store: Store, days: int) -> bool:
     """Lets weights and samples expire after so many days, and uploads that broke off; True where the bucket's rules were changed.
 
-    Rules of others stay as they are. Raises StoreError for a folder, which has no rules, for less than a day, and where the server
-    refuses, or takes a rule and does not show it.
+    Rules of others stay as they are, and those that are threats are told. Raises StoreError for a folder, which has no rules, for less
+    than a day, and where the server refuses, or takes a rule and does not show it.
     """
     if not isinstance(store, S3Store):
         raise StoreError(
@@ -28,6 +34,10 @@ def expire(store: Store, days: int) -> bool:
     if days < 1:
         raise StoreError(f"found {days} days, expected at least 1 (--days)")
     wanted, known = _wanted(store, days), store.lifecycle()
+    if found := threats(store, known["Rules"]):
+        log.warning(
+            "%s: rules of the bucket delete or archive what must stay: %s; limit them to other prefixes", store.uri, ", ".join(found)
+        )
     if all(any(_says(found, rule) for found in known["Rules"]) for rule in wanted):
         return False
     others = [rule for rule in known["Rules"] if rule.get("ID") not in {rule["ID"] for rule in wanted}]
@@ -39,22 +49,38 @@ def expire(store: Store, days: int) -> bool:
 
 
 def expires_after(store: S3Store, rules: list[Rule]) -> int | None:
-    """Days until weights and samples expire by our rules, None where these are not all there."""
-    ours = {rule.get("ID"): rule.get("Expiration", {}).get("Days") for rule in rules if rule.get("Status") == "Enabled"}
-    days = [ours.get(_id(store, folder)) for folder in EXPIRING]
-    return None if None in days else max(day for day in days if day is not None)
+    """Days until the first of weights and samples expire, by whosever rules; None where none do."""
+    days = [_days(rule) for rule in rules if _touches(rule, store, EXPIRING)]
+    return min((day for day in days if day is not None), default=None)
 
 
 def threats(store: S3Store, rules: list[Rule]) -> list[str]:
-    """Names of rules that delete, after a time, what a store must keep: credits would have to be paid for twice."""
-    kept = [store.prefix + name + "/" for name in KEPT]
-    return [
-        str(rule.get("ID", "without a name"))
-        for rule in rules
-        if rule.get("Status") == "Enabled"
-        and rule.get("Expiration", {}).keys() & {"Days", "Date"}
-        and any(folder.startswith(_prefix(rule)) or _prefix(rule).startswith(folder) for folder in kept)
-    ]
+    """Names of rules that delete, after a time, what a store must keep, or archive anything of it: credits would have to be paid for
+    twice. What a rule says of older versions is none: no store reads them."""
+    found = []
+    for rule in rules:
+        name = str(rule.get("ID", "without a name"))
+        if _days(rule) is not None and _touches(rule, store, KEPT):
+            found.append(name)
+        classes = {move.get("StorageClass") for move in rule.get("Transitions", [])}.intersection(ARCHIVES)
+        if classes and _touches(rule, store, (*KEPT, *EXPIRING)):
+            found.append(f"{name} (to {', '.join(sorted(classes))}, where no store can read)")
+    return found
+
+
+def _days(rule: Rule) -> int | None:
+    """Until what a rule is for expires; None where it does not, as by a rule for the marks of what was deleted."""
+    told = rule.get("Expiration", {})
+    days: int | None = told.get("Days")
+    if date := told.get("Date"):
+        days = max(0, (date.replace(tzinfo=UTC) - datetime.now(UTC)).days)
+    return days
+
+
+def _touches(rule: Rule, store: S3Store, folders: tuple[str, ...]) -> bool:
+    """Whether a rule is for anything in these folders."""
+    keys, prefix = [f"{store.prefix}{folder}/" for folder in folders], _prefix(rule)
+    return rule.get("Status") == "Enabled" and any(key.startswith(prefix) or prefix.startswith(key) for key in keys)
 
 
 def _id(store: S3Store, folder: str) -> str:

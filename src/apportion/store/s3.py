@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
+from apportion.config import masked
 from apportion.errors import Damaged, NotFound, StoreError
 from apportion.store.contract import HANDS_OFF, KEY, Pointer, Store, checked, checked_prefix
 from apportion.store.environment import environment
-from apportion.store.refusals import hint, skew
+from apportion.store.refusals import NotS3, hint, skew
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -30,19 +31,18 @@ class S3Store(Store):
     def __init__(self, bucket: str, prefix: str, endpoint_url: str | None = None, network: dict[str, Any] = _PATIENT) -> None:
         import boto3  # here, so that users of file:// do not wait for it
         from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
 
         self._bucket, self.prefix, self._endpoint = bucket, f"{prefix}/" if prefix else "", endpoint_url
-        self.uri = f"s3://{bucket}/{prefix}".rstrip("/")
+        self.uri = self._where = f"s3://{bucket}/{prefix}".rstrip("/")
         told = environment()
         self._encryption = told.encryption
         config = Config(**network, s3={"addressing_style": cast(Any, told.addressing)})
-        try:
+        with self._explained():
             session = boto3.Session(region_name=told.region)
             self._client: S3Client = session.client("s3", endpoint_url=endpoint_url, config=config)
-        except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
-            raise StoreError(f"{self.uri}: {error}; correct the AWS_… settings or option `store`") from error
+        self._where = f"{self.uri} at {self._client.meta.endpoint_url}"
         self._client.meta.events.register("needs-retry.s3.HeadBucket", _once)
+        self._client.meta.events.register("after-call.s3", _by_s3)
 
     def exists(self, key: str) -> bool:
         return bool(self._ask("head_object", key, 404) != 404)
@@ -73,7 +73,9 @@ class S3Store(Store):
         with self._explained():
             try:
                 return skew(cast(Any, self._client.head_bucket(Bucket=self._bucket)))
-            except ClientError as error:  # a refusal tells the time too
+            except ClientError as error:  # a refusal tells the time too, but not one of the server of identities
+                if error.operation_name != "HeadBucket":
+                    raise
                 return skew(cast(Any, error.response))
 
     def lifecycle(self) -> dict[str, Any]:
@@ -128,7 +130,7 @@ class S3Store(Store):
                     data = answer["Body"].read()
                     break
                 except FlexibleChecksumError as error:
-                    raise Damaged(f"{self.where(key)}: {error}; {HANDS_OFF}") from error
+                    raise Damaged(f"{self.where(key)}: {masked(str(error))}; {HANDS_OFF}") from error
                 except (ResponseStreamingError, IncompleteReadError, ReadTimeoutError):
                     if attempt == 3:  # boto3 retries a request, but not a body that breaks off
                         raise
@@ -160,12 +162,30 @@ class S3Store(Store):
     @contextmanager
     def _explained(self) -> Iterator[None]:
         from botocore.exceptions import BotoCoreError, ClientError
+        from botocore.parsers import ResponseParserError
 
         try:
             yield
-        except (BotoCoreError, ClientError) as error:
+        # The last four: an endpoint that is no URL, and what boto3 lets through of a pod's identity, as a token file that is missing.
+        except (BotoCoreError, ClientError, ResponseParserError, OSError, ValueError, KeyError, RuntimeError) as error:
             why = hint(error, bool(self._encryption))
-            raise StoreError(f"{self.uri} at {self._client.meta.endpoint_url}: {why} (option `store`); {error}") from error
+            said = masked(str(error).partition("\n")[0])  # below it may be the whole of an answer, with its keys
+            raise StoreError(f"{masked(self._where)}: {why} (option `store`); {said}") from error
+
+
+_ALWAYS = {
+    "PutObject": "ETag",
+    "GetObject": "ETag",
+    "HeadObject": "ETag",
+    "ListObjectsV2": "Name",
+    "GetBucketLifecycleConfiguration": "Rules",
+}
+
+
+def _by_s3(parsed: Any, model: Any, **_: Any) -> None:
+    """The page of a portal or a proxy is an answer of 200 too."""
+    if parsed["ResponseMetadata"]["HTTPStatusCode"] < 300 and _ALWAYS.get(model.name, "ResponseMetadata") not in parsed:
+        raise NotS3(f"{model.name} was answered without {_ALWAYS[model.name]}")
 
 
 def _once(request_dict: Any, response: Any, **_: Any) -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +18,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from apportion import __version__
-from apportion.config import masked
-from apportion.errors import TrackingError
+from apportion.config import MLFLOW_CREDENTIALS, masked, unsendable
+from apportion.errors import StoreError, TrackingError
+from apportion.store.environment import environment
 from apportion.tracking.database import prepare
 from apportion.tracking.tracker import Tracker
 
@@ -67,7 +68,8 @@ class MlflowTracker(Tracker):
                 self._client.set_experiment_tag(self._experiment.experiment_id, "apportion.version", __version__)
                 self._pipeline_run()
             location = self._experiment.artifact_location
-            with self._explained(f"write artifacts to {location}", _MEND.format(options="tracking.artifacts or tracking.experiment")):
+            mend = _MEND.format(options="tracking.artifacts or tracking.experiment")
+            with self._explained(f"write artifacts to {location}", mend), _set(_of_the_store(location)):
                 self._write_artifact(location)
 
     def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str:
@@ -118,7 +120,8 @@ class MlflowTracker(Tracker):
         with self._explained(f"store the artifact {artifact_path}", _MEND.format(options=options)), TemporaryDirectory() as scratch:
             path = Path(scratch, name)
             path.write_bytes(data)
-            self._client.log_artifact(run, str(path), folder or None)
+            with _set(_of_the_store(self._client.get_run(run).info.artifact_uri)):
+                self._client.log_artifact(run, str(path), folder or None)
 
     def child(self, run: str | None, name: str, tags: Mapping[str, str], params: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
         with self._explained(f"log the nested run {name!r}"):
@@ -161,6 +164,8 @@ class MlflowTracker(Tracker):
     def _client(self) -> Any:
         if not self._uri:
             raise TrackingError("found an empty tracking.uri, expected an address as sqlite:///… or https://…, or null to track nothing")
+        if self._uri.startswith("http") and (wrong := unsendable(MLFLOW_CREDENTIALS)):
+            raise TrackingError(wrong)
         from mlflow import MlflowClient
 
         if self._uri.startswith("sqlite:"):
@@ -259,12 +264,31 @@ class MlflowTracker(Tracker):
             if mend is None or where not in (None, getattr(error, "error_code", None)):
                 mend = _MEND.format(options="tracking.uri")
             trust = f"{_TRUST}, " if "CERTIFICATE_VERIFY_FAILED" in reason else ""
-            raise TrackingError(f"MLflow at {masked(self._uri)} cannot {what}: {reason}; {trust}{mend}; {_AGAIN}") from error
+            raise TrackingError(f"MLflow at {masked(self._uri)} cannot {masked(what)}: {reason}; {trust}{mend}; {_AGAIN}") from error
+
+
+def _impatient(retries: int = 0) -> AbstractContextManager[None]:
+    return _set({_RETRIES: str(retries), _TIMEOUT: "4"})
+
+
+def _of_the_store(location: str) -> dict[str, str]:
+    """Variables by which MLflow, where it writes to S3 itself, does as the store does; what its own variables say is left to them."""
+    if not location.startswith("s3:"):
+        return {}
+    try:
+        told = environment()
+    except StoreError as error:
+        raise TrackingError(f"artifacts at {masked(location)}: {error}") from error
+    own = {"MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": told.addressing}
+    if told.encryption:
+        own["MLFLOW_S3_UPLOAD_EXTRA_ARGS"] = json.dumps(told.encryption)
+    region = {"AWS_DEFAULT_REGION": told.region} if told.region else {}
+    return {name: value for name, value in own.items() if not os.environ.get(name)} | region
 
 
 @contextmanager
-def _impatient(retries: int = 0) -> Iterator[None]:
-    settings = {_RETRIES: str(retries), _TIMEOUT: "4"}
+def _set(settings: Mapping[str, str]) -> Iterator[None]:
+    """Variables of the environment, which is all that MLflow reads them from, until the end of the block."""
     before = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
@@ -291,7 +315,7 @@ def _refusals() -> tuple[type[BaseException], ...]:
     from mlflow.exceptions import MlflowException
 
     loaded = (getattr(sys.modules[module], name) for module, name in _BENEATH if module in sys.modules)
-    return (MlflowException, OSError, ImportError, sqlite3.Error, *loaded)
+    return (MlflowException, OSError, ValueError, ImportError, sqlite3.Error, *loaded)
 
 
 def _reason(text: str) -> str:
