@@ -259,7 +259,7 @@ def cluster() -> Iterator[tuple[str, dict[str, Object]]]:
     """Address of a cluster, and the objects in it."""
     there: dict[str, Object] = {}
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Api", (Api,), {"there": there}))
-    Thread(target=server.serve_forever, daemon=True).start()
+    Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}", there
     server.shutdown()
     server.server_close()
