@@ -59,7 +59,7 @@ demo: $(READY) ## credit the designers of OpenMoji: a whole round in work/, minu
 	@$(PY) -m pipelines run configs/openmoji.yaml --workdir work
 
 test: $(READY) ## run the tests
-	@$(PY) -m pytest --numprocesses 2 --dist loadfile
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## lint, formatting, types, and which module may import which
 	@$(PY) -m ruff check --quiet
@@ -80,7 +80,8 @@ policies: $(READY) ## checkov on the chart's manifests and the Dockerfiles (in a
 	@$(PY) tests/helm/tools.py checkov
 	@$(PY) tests/helm/policies.py
 
-images: $(or $(IMAGES:%=image-%),$(error found no IMAGES, expected cpu, gpu or both)) ## build the container images (IMAGES=cpu for one of them): docs/containers.md
+images: $(IMAGES:%=image-%) ## build the container images (IMAGES=cpu for one of them): docs/containers.md
+	@$(if $(IMAGES),,echo "found no IMAGES, expected cpu, gpu or both" >&2; exit 2)
 
 image-cpu image-gpu: image-%:
 	@$(ENGINE) build --file images/$*.Dockerfile --tag $(IMAGE) $(BUILD) .

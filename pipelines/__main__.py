@@ -153,15 +153,16 @@ def schedule(told: argparse.Namespace) -> None:
     from pipelines.parameters import parameters
 
     config = load(told.config, told.overrides)
-    sent = {} if told.off else parameters(config)
+    if told.off:
+        from pipelines import client, registration
+
+        registration.unschedule(client.Connection(config.cluster.kfp), config)
+        return
+    sent = parameters(config)
     with packed(config) as package:
         from pipelines import client, registration
 
-        connection = client.Connection(config.cluster.kfp)
-        if told.off:
-            registration.unschedule(connection, config)
-        else:
-            registration.schedule(connection, config, package, sent)
+        registration.schedule(client.Connection(config.cluster.kfp), config, package, sent)
 
 
 @contextmanager

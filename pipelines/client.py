@@ -97,7 +97,7 @@ def _bound(api: Any) -> None:
         try:
             return read(answer, kind)
         except (kfp_server_api.OpenApiException, ValueError, OverflowError) as error:  # of what is no date
-            raise Unusable(f"found an answer with what is no date, {EXPECTED}") from error
+            raise Unusable(f"found an answer that cannot be read, {EXPECTED}") from error
 
     pool.request, api.deserialize = request, deserialize
 
@@ -179,27 +179,34 @@ class Connection:
 
         Raises ClusterError, which says what could not be done (`doing`), why, and what to change.
         """
-        cannot = f"cannot {doing} ({self.where})"
+
+        def cannot(why: str) -> ClusterError:
+            return ClusterError(f"cannot {doing} ({self.where}): {self.hidden(why)}")
+
         for pause in (*PAUSES, None):
             try:
                 with _silence():
                     return call()
             except kfp_server_api.ApiException as error:
                 if error.status not in PASSING or pause is None:
-                    raise ClusterError(f"{cannot}: {self._refusal(error)}") from error
+                    raise cannot(self._refusal(error)) from error
                 log.info("cannot %s yet (%s answers HTTP %s): again in %g s", doing, self.where, error.status, pause)
             except urllib3.exceptions.HTTPError as error:
                 if pause is None or not isinstance(error, urllib3.exceptions.ReadTimeoutError | urllib3.exceptions.ProtocolError):
-                    raise ClusterError(f"{cannot}: {_unreached(error)}") from error
+                    raise cannot(_unreached(error)) from error
                 log.info("cannot %s yet (%s does not answer): again in %g s", doing, self.where, pause)
             except Unusable as error:
-                raise ClusterError(f"{cannot}: {error}") from error
+                raise cannot(str(error)) from error
             except UnicodeDecodeError as error:  # kfp_server_api's, of a refusal
-                raise ClusterError(f"{cannot}: found no text, {EXPECTED}") from error
+                raise cannot(f"found no text, {EXPECTED}") from error
             except OSError as error:
-                raise ClusterError(f"{cannot}: {error}; {self.token.mend}") from error
+                raise cannot(f"{error}; {self.token.mend}") from error
             time.sleep(pause)
         raise AssertionError("the last attempt returns or raises")
+
+    def hidden(self, said: str) -> str:
+        """What a server says, without the token: some tell it to whoever sent it."""
+        return masked(said.replace(self.token.text, "***") if self.token.text else said)
 
     def _refusal(self, error: kfp_server_api.ApiException) -> str:
         said = _message(error.body) or " ".join(str(error.reason).split())

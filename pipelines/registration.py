@@ -158,7 +158,9 @@ def follow(connection: Connection, identifier: str) -> None:
             break
         time.sleep(POLL)
     if state != "SUCCEEDED":
-        raise ClusterError(f"run {identifier} ended {str(state).lower()}: {_reason(run)}; submit again to go on where it stopped")
+        raise ClusterError(
+            f"run {identifier} ended {str(state).lower()}: {connection.hidden(_reason(run))}; submit again to go on where it stopped"
+        )
 
 
 def _reason(run: Any) -> str:

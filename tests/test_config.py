@@ -359,20 +359,22 @@ def test_signed_addresses_are_masked():
 def test_credentials_of_the_environment_are_masked(monkeypatch, name):
     monkeypatch.setenv(name, "hid.den+in=every/text\n")  # as `echo` makes it
     assert masked("b'Bearer hid.den+in=every/text\\n' and hid-den+in=every/text") == "b'Bearer ***\\n' and hid-den+in=every/text"
-    monkeypatch.setenv(name, "mlflow")
+    monkeypatch.setenv(name, "fl0w-er")
     of_who = name.endswith(("_ID", "_USERNAME"))  # a short one is no secret, and may be part of an address
-    assert masked("http://mlflow:5000/mlflows") == ("http://mlflow:5000/mlflows" if of_who else "http://***:5000/mlflows")
-    monkeypatch.setenv(name, "test")
-    assert masked("helm test") == "helm test"
+    assert masked("http://fl0w-er:5000/fl0w-ers") == ("http://fl0w-er:5000/fl0w-ers" if of_who else "http://***:5000/fl0w-ers")
+    monkeypatch.setenv(name, "apportion")  # a word of what is said
+    assert masked("apportion lifecycle") == "apportion lifecycle"
 
 
 @pytest.mark.parametrize("name", [*AWS_CREDENTIALS, *MLFLOW_CREDENTIALS])
 @pytest.mark.parametrize("value", ["hidden\n", "\r\nhidden", "hid\x01den", "hidden\x7f", " hidden", "hid den", "hidd\xe9n", "\t"])
 def test_credentials_that_http_cannot_send(monkeypatch, name, value):
-    """A user and a password are sent as base64, so that only what nobody meant is refused there."""
+    """A user and a password are sent as base64, and a key that signs is not sent: only what nobody meant is refused there."""
     monkeypatch.setenv(name, value)
     found = unsendable([name])
-    if name.endswith(("USERNAME", "PASSWORD")) and value.isprintable():
+    if value.isprintable() and name.endswith(
+        ("USERNAME", "PASSWORD") if value == " hidden" else ("USERNAME", "PASSWORD", "SECRET_ACCESS_KEY")
+    ):
         assert found is None
         return
     assert f"HTTP cannot send in {name}: a Secret made from `echo` ends in a line break" in found
@@ -480,6 +482,9 @@ def test_quantities_of_kubernetes(text, number):
         ("volumes=[{claim: drawings, path: data}]", "cluster.volumes.0.path: Value error, expected an absolute path"),
         ("volumes=[{claim: drawings, path: /data/../etc}]", "found /data/../etc, expected a folder of its own"),
         ("volumes=[{claim: drawings, path: /opt}]", "found /opt, expected a folder of its own"),
+        ("volumes=[{claim: drawings, path: /opt//apportion}]", "found /opt//apportion, expected a folder of its own"),
+        ("volumes=[{claim: drawings, path: /usr/local/lib}]", "found /usr/local/lib, expected a folder of its own"),
+        ("volumes=[{claim: drawings, path: /kfp-launcher}]", "found /kfp-launcher, expected a folder of its own"),
         ("volumes=[{claim: drawings, path: /work/data}]", "found /work/data, expected a folder of its own"),
         ("volumes=[{claim: tmp, path: /data}]", "found tmp in volumes or ca, expected another name"),
         ("volumes=[{claim: a, path: /data}, {claim: a, path: /more}]", "found a in volumes or ca"),

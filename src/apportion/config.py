@@ -64,8 +64,8 @@ def masked(text: str) -> str:
     credentials of the environment, which the errors of libraries may show."""
     for name in (*AWS_CREDENTIALS, *MLFLOW_CREDENTIALS, "KFP_TOKEN"):
         value = os.environ.get(name, "").strip()
-        # A short name is no secret, but a word that a message needs: minio, mlflow, test.
-        if len(value) >= (16 if name.endswith(("_ID", "_USERNAME")) else 6):
+        # A name or a plain word is no secret to keep, but part of what a message says: minio, mlflow, test.
+        if len(value) >= (16 if name.endswith(("_ID", "_USERNAME")) else 6) and not re.fullmatch("[A-Za-z]{1,11}", value):
             text = re.sub(rf"(?<!\w){re.escape(value)}(?!\w)", "***", text)
     return SECRET.sub(r"\1***", re.sub(r"://[^/\s]+@", "://***@", text))
 
@@ -73,8 +73,11 @@ def masked(text: str) -> str:
 def unsendable(names: Iterable[str]) -> str | None:
     """What is wrong with a credential of the environment that no header of HTTP takes: to be refused before a library shows it."""
     for name in names:
-        encoded = name.endswith(("USERNAME", "PASSWORD"))  # these are sent as base64, blanks and letters of any script too
-        if not re.fullmatch(r"[^\x00-\x1f\x7f]*" if encoded else r"[\x21-\x7e]*", os.environ.get(name, "")):
+        # Sent as base64, blanks and letters of any script too, or not at all: what signs is no part of what is signed.
+        encoded = name.endswith(("USERNAME", "PASSWORD", "SECRET_ACCESS_KEY"))
+        value = os.environ.get(name, "")
+        surrounded = name.endswith("_KEY") and value != value.strip()
+        if surrounded or not re.fullmatch(r"[^\x00-\x1f\x7f]*" if encoded else r"[\x21-\x7e]*", value):
             return (
                 f"found a line break, a blank or another sign that HTTP cannot send in {name}: a Secret made from `echo` ends in a line "
                 f"break; make it again with `echo -n` or `kubectl create secret generic … --from-literal={name}=…`"
@@ -414,14 +417,23 @@ class Authority(Strict):
     key: Key = "ca.crt"
 
 
-OURS = ("/work", "/tmp", "/dev", "/etc", "/opt/apportion", "/proc", "/sys", "/var/run")  # noqa: S108 (folders of a pod)
+OURS = (
+    *("/work", "/tmp", "/dev", "/etc", "/opt/apportion", "/proc", "/sys", "/run", "/var/run", "/usr", "/bin", "/sbin", "/lib", "/lib64"),  # noqa: S108
+    *("/root", "/kfp-launcher", "/gcs", "/s3", "/minio"),
+)
+"""Folders of a pod: the image's, and those that KFP mounts."""
 TAKEN = ("work", "tmp", "shm", "kfp-launcher")
 """Volumes that a pod has already."""
 
 
 def _free(path: str) -> str:
     """A folder that hides nothing a pod needs."""
-    if path == "/" or "/." in path or any(path == own or path.startswith(own + "/") or own.startswith(path + "/") for own in OURS):
+    if (
+        path == "/"
+        or "/." in path
+        or "//" in path
+        or any(path == own or path.startswith(own + "/") or own.startswith(path + "/") for own in OURS)
+    ):
         raise ValueError(f"found {path}, expected a folder of its own, as /data: neither above nor below {', '.join(OURS)}")
     return path
 

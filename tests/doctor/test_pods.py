@@ -9,7 +9,7 @@ from tiny import CONFIG
 from apportion import doctor
 from apportion.config import load
 from apportion.doctor import Finding
-from apportion.doctor.pods import check_pods, for_cluster
+from apportion.doctor.pods import DECISIVE, check_pods, for_cluster
 from apportion.errors import ConfigError
 from pipelines.parameters import parameters
 
@@ -75,7 +75,7 @@ def test_pods_that_have_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("variable", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "APPORTION_S3_ADDRESSING", "APPORTION_S3_SSE"])
+@pytest.mark.parametrize("variable", DECISIVE)
 def test_pods_that_lack_our_settings(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     """Without it a pod asks another server, or in another way."""
     monkeypatch.setenv(variable, "ours")

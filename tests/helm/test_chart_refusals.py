@@ -55,6 +55,8 @@ SCHEMA: list[tuple[dict[str, Any], str]] = [
     ({"volumes": [{"claim": "tmp", "path": "/data"}]}, "at '/volumes/0/claim'"),
     ({"volumes": [{"claim": "a", "path": "/work/data"}]}, "at '/volumes/0/path'"),
     ({"volumes": [{"claim": "a", "path": "/var"}]}, "at '/volumes/0/path'"),
+    ({"volumes": [{"claim": "a", "path": "/usr/local/lib"}]}, "at '/volumes/0/path'"),
+    ({"volumes": [{"claim": "a", "path": "//work"}]}, "at '/volumes/0/path'"),
     ({"volumes": [{"claim": "a", "path": "/data/../etc"}]}, "at '/volumes/0/path'"),
     ({"ca": {"configMap": "shm"}}, "at '/ca/configMap'"),
     ({"images": {"cpu": {"digest": "sha256:abc"}}}, "at '/images/cpu/digest'"),

@@ -72,6 +72,17 @@ def test_what_exists_but_cannot_be_found(kfp_api, run):
     run("register").refused("cannot upload version apportion-attribution-", "HTTP 409", "exists already", "somebody else")
 
 
+@pytest.mark.parametrize("of_file", [False, True])
+def test_a_server_that_tells_the_token(kfp_api, run, monkeypatch, tmp_path, of_file):
+    (path := tmp_path / "token").write_text("t0ken-of-jane\n")
+    monkeypatch.setenv(*(("KFP_TOKEN_FILE", str(path)) if of_file else ("KFP_TOKEN", "t0ken-of-jane")))
+    kfp_api.tokens = {"t0ken-of-jane"}
+    kfp_api.fail("POST", "runs$", 403, json.dumps({"message": "token t0ken-of-jane is of nobody"}))
+    said = run("submit")
+    said.refused("token *** is of nobody")
+    assert "t0ken" not in said.err + said.out
+
+
 @pytest.mark.parametrize(
     ("status", "words"),
     [(400, ["HTTP 400: no such option"]), (403, ["HTTP 403: no such option", "may not"]), (404, ["HTTP 404", "cluster.kfp.host"])],
@@ -231,7 +242,7 @@ def test_an_old_schedule_without_what_names_it(kfp_api, run):
 @pytest.mark.parametrize("date", ['"yesterday"', '"99999999999999999999"', "5", "{}", "[]"])
 def test_what_is_no_date(kfp_api, run, date):
     kfp_api.fail("GET", "pipelines$", 200, f'{{"pipelines": [{{"pipeline_id": "1", "created_at": {date}}}]}}')
-    run("register").refused("cannot find or make pipeline", "date", "expected KFP's API")
+    run("register").refused("cannot find or make pipeline", "an answer that cannot be read", "expected KFP's API")
 
 
 def test_an_alphabet_that_nobody_knows(kfp_api, run):

@@ -100,9 +100,10 @@ def test_a_new_schedule_is_newer_than_the_old_one_whatever_the_clock_says(kfp_ap
     assert [known.runtime_config.parameters["shards"] for known in kfp_api.recurring] == [[0, 1, 2, 3]]
 
 
-def test_a_paused_schedule_is_enabled(kfp_api, run):
+@pytest.mark.parametrize("told", [{"status": "DISABLED"}, {"mode": "DISABLE"}])
+def test_a_paused_schedule_is_enabled(kfp_api, run, told):
     run("schedule")
-    kfp_api.recurring[0].status, kfp_api.recurring[0].mode = "DISABLED", "DISABLE"
+    vars(kfp_api.recurring[0]).update({f"_{field}": value for field, value in told.items()})
     assert run("schedule").code == 0
     assert [known.status for known in kfp_api.recurring] == ["ENABLED"]
 

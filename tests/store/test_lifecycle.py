@@ -86,6 +86,10 @@ TO_GLACIER = "theirs (to GLACIER, where no store can read)"
         ({"Filter": {"Prefix": ""}, "Expiration": {}, "NoncurrentVersionExpiration": {"NoncurrentDays": 9}}, []),
         ({"Filter": {"Prefix": ""}} | ARCHIVED, [TO_GLACIER]),
         ({"Filter": {"Prefix": "a/rounds/"}} | ARCHIVED, [TO_GLACIER]),
+        (
+            {"Filter": {"Prefix": "a/rounds/"}, "Transitions": [{"Days": 90, "StorageClass": "DEEP_ARCHIVE"}], "Expiration": {}},
+            [TO_GLACIER.replace("GLACIER", "DEEP_ARCHIVE")],
+        ),
         ({"Filter": {"Prefix": "a/samples/"}} | ARCHIVED, [TO_GLACIER]),  # there, so not made again, and not to be read
         ({"Filter": {"Prefix": "b/"}} | ARCHIVED, []),
         ({"Filter": {"Prefix": ""}} | ARCHIVED | {"Expiration": {"Days": 999}}, ["theirs", TO_GLACIER]),

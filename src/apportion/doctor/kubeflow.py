@@ -100,7 +100,7 @@ def _get(host: str, path: str, token: Token) -> Reply:
             )
         )
     if 300 <= reply.status < 400:
-        where = reply.headers.get("Location", "nowhere").partition("?")[0]
+        where = re.split("[?#;]", reply.headers.get("Location", "nowhere"))[0]  # what follows may open something
         raise Known(failed(f"KFP at {host} sends us to {where}, where one logs in", f"{token.mend}; see cluster.kfp.host"))
     if reply.status != 200:
         see = "see cluster.kfp.host" if reply.status < 500 else "see the log of its API server"

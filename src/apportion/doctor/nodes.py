@@ -74,7 +74,7 @@ def _platform(name: str, pool: Pool, node: Node) -> list[Miss]:
     found = []
     for key, ours in PLATFORM.items():
         if key not in pool.node_selector and node.labels.get(key, ours) != ours:
-            mend = f"say in cluster.pools.{name}.node_selector what images are for, as {key}: {ours}"
+            mend = f"say in cluster.pools.{name}.node_selector what images are for, as {key}: {ours}, or {node.labels[key]} if yours are"
             found.append(Miss(f"{key} is {node.labels[key]}, and images are for {ours}", mend))
     return found
 

@@ -49,8 +49,8 @@ def _usable(store: Store, clustered: bool) -> Answer:
 def _clock(store: S3Store) -> Answer:
     try:
         differs = store.clock()
-    except StoreError:
-        return skipped("the server does not answer")
+    except StoreError as error:
+        return skipped(str(error))
     if differs is None:
         return skipped("the server tells no time")
     found = f"the server's clock and ours differ by {spoken(differs)}"

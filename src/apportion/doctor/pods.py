@@ -13,7 +13,10 @@ from apportion.doctor.checking import Answer, Finding, attempt, ok, warning
 READ = re.compile(r"AWS_|APPORTION_S3_|MLFLOW_")
 """How variables begin that store and tracking take their settings from."""
 
-DECISIVE = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "APPORTION_S3_ADDRESSING", "APPORTION_S3_SSE", "APPORTION_S3_KMS_KEY")
+DECISIVE = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "APPORTION_S3_ADDRESSING", "APPORTION_S3_SSE", "APPORTION_S3_KMS_KEY"),
+    "MLFLOW_S3_ENDPOINT_URL",
+)
 """Those that nothing but `cluster` gives to a pod: set here alone, pods ask another server, or in another way."""
 
 
