@@ -221,6 +221,11 @@ def test_kfp_gets_a_token_for_its_audience_alone() -> None:
     assert variables(pod)["KFP_TOKEN_FILE"] == "/var/run/secrets/kubeflow/pipelines/token"
 
 
+def test_the_doctor_speaks_to_kfp_where_nothing_else_does() -> None:
+    pod = dict(pods(render({"kfp": {"host": ""}, "pipeline": {"mode": "none"}})))["apportion-doctor"]
+    assert variables(pod)["KFP_TOKEN_FILE"] == "/var/run/secrets/kubeflow/pipelines/token"
+
+
 def test_a_secret_for_kfp_replaces_that_token() -> None:
     pod = dict(pods(situation("secrets")))["apportion-register"]
     assert "kfp-token" not in {volume["name"] for volume in pod["spec"]["volumes"]}
