@@ -1,10 +1,10 @@
-"""What credits cost when a contributor joins: valuation/joins.py against a fresh design.
+"""The cost of credits when a contributor joins: valuation/joins.py compared with a fresh design.
 
     .venv/bin/python benchmarks/joins.py         # one newcomer at n = 20, about three minutes on one core
     .venv/bin/python benchmarks/joins.py others  # several newcomers, a second join, a join after a leave
 
-Random games (tests/valuation/random_games.py) with noise of a share of their SD. Fresh: `leverage` and `hc3` from m evaluations of all
-players. Joined: m old evaluations, paid for before, and `share` m new ones.
+Random games (tests/valuation/random_games.py) with noise of a share of their SD. Fresh: `leverage` and `hc3`
+from m evaluations of all players. Joined: m old evaluations, which exist already, and `share` m new ones.
 """
 
 import sys
@@ -15,90 +15,105 @@ from numpy.typing import NDArray
 
 from apportion.valuation.coalitions import draw
 from apportion.valuation.intervals import hc3
-from apportion.valuation.joins import EVALUATE, Round, credits, drop, extend, filled, first
+from apportion.valuation.joins import EVALUATE, ValuedDesign, credits, drop, extend, filled, first
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "valuation"))
 from random_games import game  # type: ignore[import-not-found]
 
 Array = NDArray[np.float64]
 SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5)
+NEWCOMERS = {"two newcomers": [2], "one, then one": [1, 1], "leave, then join": [1], "leave": []}
+"""The numbers of newcomers of successive joins, by scenario."""
 
 
 class World:
-    """A game of n players of unit SD over a design, of which at first only some are there."""
+    """A game of n players of unit SD over a design. At first only some of the players are present."""
 
     def __init__(self, n: int, noise: float, rng: np.random.Generator) -> None:
         self.n, self.noise, self.rng, self.game = n, noise, rng, game(n, rng)
         self.scale = self.game.value(draw("leverage", n, 600, 0)).std()
 
     def value(self, Z: NDArray[np.bool_]) -> Array:
-        """Of coalitions of the first players, without noise."""
-        return np.asarray(self.game.value(np.pad(Z, ((0, 0), (0, self.n - Z.shape[1])))) / self.scale)
+        """Values of coalitions of the first players, without noise."""
+        padded = np.pad(Z, ((0, 0), (0, self.n - Z.shape[1])))
+        return np.asarray(self.game.value(padded) / self.scale)
 
     def measured(self, Z: NDArray[np.bool_]) -> Array:
         return np.asarray(self.value(Z) + self.noise * self.rng.normal(size=len(Z)))
 
-    def everybody(self, n: int) -> float:
+    def grand(self, n: int) -> float:
+        """The value of the coalition of the first n players."""
         return float(self.value(np.ones((1, n), dtype=bool))[0])
 
     def truth(self) -> Array:
         return np.asarray(self.game.shapley() / self.scale)
 
-    def joined(self, before: Round, players: int, seed: int, rows: int) -> tuple[Round, int]:
-        """The round of so many more players on the first rows of the one before, and what it cost."""
+    def joined(self, before: ValuedDesign, players: int, seed: int, rows: int) -> tuple[ValuedDesign, int]:
+        """The round after so many players joined the first rows of the one before, and its evaluations."""
         design = extend(before.design, players, seed)
-        keep = 2 * (2**players - 1) + rows
-        design = extend(first(before.design.Z[:rows]), players, seed) if keep < len(design.Z) else design
+        if 2 * (2**players - 1) + rows < len(design.Z):
+            design = extend(first(before.design.Z[:rows]), players, seed)
         new = design.Z[design.source == EVALUATE]
         y = filled(design, before.y, before.v1, self.measured(new))
-        return Round(design, y, self.everybody(design.Z.shape[1])), len(new)
+        return ValuedDesign(design, y, self.grand(design.Z.shape[1])), len(new)
 
 
-def judged(low: Array, high: Array, truth: Array) -> tuple[float, float, float]:
-    return float(np.mean((low <= truth) & (truth <= high))), float(np.mean(high - low)), float(np.mean(((low + high) / 2 - truth) ** 2))
+def scored(low: Array, high: Array, truth: Array) -> tuple[float, float, float]:
+    """Coverage, mean width, and mean squared error of the middle."""
+    covered = (low <= truth) & (truth <= high)
+    return (
+        float(np.mean(covered)),
+        float(np.mean(high - low)),
+        float(np.mean(((low + high) / 2 - truth) ** 2)),
+    )
 
 
 def one_newcomer(n: int, m: int, noise: float, reps: int) -> None:
     rng = np.random.default_rng(0)
-    found: dict[float, list[tuple[float, float, float]]] = {share: [] for share in (1.0, *SHARES)}
+    scores: dict[float, list[tuple[float, float, float]]] = {share: [] for share in (1.0, *SHARES)}
     for seed in range(reps):
         world = World(n + 1, noise, rng)
-        Z, v1 = draw("leverage", n + 1, m, seed + 10**6), world.everybody(n + 1)
-        found[1.0].append(judged(*hc3(Z, world.measured(Z), 0.0, v1), world.truth()))
+        Z, v1 = draw("leverage", n + 1, m, seed + 10**6), world.grand(n + 1)
+        scores[1.0].append(scored(*hc3(Z, world.measured(Z), 0.0, v1), world.truth()))
         old = first(draw("leverage", n, m, seed))
-        before = Round(old, world.measured(old.Z), world.everybody(n))
+        before = ValuedDesign(old, world.measured(old.Z), world.grand(n))
         for share in SHARES:
             now, cost = world.joined(before, 1, seed, 2 * (round(share * m) - 1))
             assert cost <= share * m
             c = credits([before, now], 0.0)
-            found[share].append(judged(c.low, c.high, world.truth()))
-    fresh = np.array(found[1.0])
-    for share, values in found.items():
-        cover, width, error = np.mean(values, axis=0)[0], np.median(values, axis=0)[1], np.mean(values, axis=0)[2]
-        ratio, closer = width / np.median(fresh[:, 1]), np.sqrt(error / fresh[:, 2].mean())
+            scores[share].append(scored(c.low, c.high, world.truth()))
+    fresh = np.array(scores[1.0])
+    for share, values in scores.items():
+        covered, _, error = np.mean(values, axis=0)
+        width = np.median(values, axis=0)[1]
+        width_ratio, error_ratio = width / np.median(fresh[:, 1]), np.sqrt(error / fresh[:, 2].mean())
+        name = "fresh" if share == 1 else f"{share:.2f}"
         print(
-            f"{m:4} {noise:5} {'fresh' if share == 1 else f'{share:.2f}':>6} {cover:7.3f} {width:7.3f} {ratio:7.3f} {closer:7.3f}",
+            f"{m:4} {noise:5} {name:>6} {covered:7.3f} {width:7.3f} {width_ratio:7.3f} {error_ratio:7.3f}",
             flush=True,
         )
 
 
 def others(reps: int = 200) -> None:
-    print("n = 12 at first, m = 200, noise .3; mean coverage, median width, evaluations")
-    for name in ("two at once", "one, then one", "leave, then join", "leave alone"):
-        rng, values, costs = np.random.default_rng(1), [], []
+    print("n = 12 at first, m = 200, noise .3; mean coverage, mean width, evaluations")
+    for name in NEWCOMERS:
+        rng, scores, costs = np.random.default_rng(1), [], []
         for seed in range(reps):
             low, high, truth, cost = scenario(name, seed, rng)
-            values.append(judged(low, high, truth))
+            scores.append(scored(low, high, truth))
             costs.append(cost)
-        cover, wide, _ = np.mean(values, axis=0)
-        print(f"{name:18} cover {cover:.3f} width {wide:.3f} evaluations {np.mean(costs):.0f}")
+        covered, width, _ = np.mean(scores, axis=0)
+        print(f"{name:18} coverage {covered:.3f} width {width:.3f} evaluations {np.mean(costs):.0f}")
 
 
 def scenario(name: str, seed: int, rng: np.random.Generator) -> tuple[Array, Array, Array, int]:
-    """One repetition of a case of `others`. The leaver is the last player of a game of its own, so the rest keep their numbers."""
+    """One repetition of a case of `others`: interval bounds, truth and number of evaluations.
+
+    The leaver is an extra last player, so the other players keep their numbers.
+    """
     n, m, cost = 12, 200, 0
-    world = World(n + (2 if name in ("two at once", "one, then one") else 1 if "leave, then" in name else 0), 0.3, rng)
-    if "leave" in name:
+    world = World(n + sum(NEWCOMERS[name]), 0.3, rng)
+    if name.startswith("leave"):
         wider = draw("leverage", n + 1, m, seed)
         old = drop(first(wider), [n])
         missing = old.Z[old.source == EVALUATE]
@@ -107,17 +122,18 @@ def scenario(name: str, seed: int, rng: np.random.Generator) -> tuple[Array, Arr
     else:
         old = first(draw("leverage", n, m, seed))
         y = world.measured(old.Z)
-    rounds = [Round(old, y, world.everybody(n))]
-    for players in {"two at once": [2], "one, then one": [1, 1], "leave, then join": [1], "leave alone": []}[name]:
-        now, more = world.joined(rounds[-1], players, seed, 10**9)
+    rounds = [ValuedDesign(old, y, world.grand(n))]
+    for players in NEWCOMERS[name]:
+        now, new = world.joined(rounds[-1], players, seed, 10**9)
         rounds.append(now)
-        cost += more
+        cost += new
     c = credits(rounds, 0.0)
     return c.low, c.high, world.truth(), cost
 
 
 def main() -> None:
-    print("   m noise  share   cover   width   ratio  error ratio   (ratios: to fresh, of median widths and of root mean squared errors)")
+    print("   m noise  share   cover   width   ratio  error ratio")
+    print("ratios are to fresh, of median widths and of root mean squared errors")
     for m in (200, 500):
         for noise in (0.1, 0.5):
             one_newcomer(20, m, noise, 200)

@@ -1,4 +1,4 @@
-"""Estimators against brute force over orders, an independent solver, and the axioms."""
+"""Shapley estimators compared with brute force over orders, an independent solver, and the axioms."""
 
 from itertools import permutations
 
@@ -6,13 +6,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from marks import slow
 from random_games import error, game
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import draw, log_probability
-from apportion.valuation.shapley import _proper, constrained, exact, interactions, kernelshap, leverage, once, tree_residual, weighted
+from apportion.valuation.shapley import (
+    _check_sizes,
+    average_repeats,
+    constrained,
+    exact,
+    interactions,
+    kernelshap,
+    leverage,
+    tree_residual,
+    weighted,
+)
 
-steady = settings(derandomize=True, deadline=None, max_examples=40, database=None)
+steady = settings(derandomize=True, deadline=None, max_examples=25, database=None)
+few = settings(steady, max_examples=6)  # for tree_residual, which takes long
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -49,11 +61,12 @@ def test_exact_is_the_mean_over_orders(n):
     assert exact(values) == pytest.approx(by_orders(values, n), abs=1e-12)
 
 
-def test_exact_at_twenty_players_is_the_closed_form():
-    rng = np.random.default_rng(0)
-    g = game(20, rng)
-    every = (np.arange(2**20, dtype=np.uint32)[:, None] >> np.arange(20, dtype=np.uint32)) & 1
-    assert exact(np.concatenate([g.value(part) for part in np.split(every, 64)])) == pytest.approx(g.shapley(), abs=1e-9)
+@pytest.mark.parametrize("n", [14, slow(20)])
+def test_exact_is_the_closed_form_for_many_players(n):
+    g = game(n, np.random.default_rng(0))
+    every = (np.arange(2**n, dtype=np.uint32)[:, None] >> np.arange(n, dtype=np.uint32)) & 1
+    values = np.concatenate([g.value(part) for part in np.split(every, 64)])
+    assert exact(values) == pytest.approx(g.shapley(), abs=1e-9)
 
 
 @pytest.mark.parametrize("n", range(2, 9))
@@ -66,8 +79,12 @@ def test_the_exhaustive_leverage_design_is_exact(n):
 def test_kernelshap_with_rows_in_proportion_to_the_kernel_is_exact():
     values = np.random.default_rng(1).normal(size=16)
     Z = every_proper(4)
-    Z = np.repeat(Z, np.where(Z.sum(axis=1) == 2, 1, 2), axis=0)  # 1/4 of the mass on 4, 1/8 on 6, 1/4 on 4 coalitions
-    assert kernelshap(Z, looked_up(values, Z), values[0], values[-1]) == pytest.approx(exact(values), abs=1e-10)
+    Z = np.repeat(
+        Z, np.where(Z.sum(axis=1) == 2, 1, 2), axis=0
+    )  # 1/4 of the mass on 4, 1/8 on 6, 1/4 on 4 coalitions
+    assert kernelshap(Z, looked_up(values, Z), values[0], values[-1]) == pytest.approx(
+        exact(values), abs=1e-10
+    )
 
 
 @pytest.mark.parametrize(("n", "m"), [(4, 30), (12, 80), (20, 500), (50, 400)])
@@ -82,19 +99,21 @@ def test_kernelshap_without_full_rank_takes_the_smallest_credits():
     assert kernelshap(Z, [3.0, 5.0], 0.0, 8.0) == pytest.approx([1.5, 1.5, 2.5, 2.5])
 
 
-@pytest.mark.parametrize("n", range(2, 11))
+@pytest.mark.parametrize("n", [2, 3, 4, 5, 6, 7, slow(8), slow(9), slow(10)])
 def test_tree_residual_from_the_exhaustive_design_is_exact(n):
-    """Also where trees are worth something: a conjunction of three players, which they find."""
+    """Also where trees have an effect: they find the conjunction of three players."""
     rng = np.random.default_rng(n)
     index = np.arange(2**n)
     values = rng.normal(size=2**n) + 6.0 * (index & 7 == 7)
     values[0] -= 20.0
     Z = every_proper(n)
-    assert tree_residual(Z, looked_up(values, Z), values[0], values[-1]) == pytest.approx(exact(values), abs=1e-8)
+    assert tree_residual(Z, looked_up(values, Z), values[0], values[-1]) == pytest.approx(
+        exact(values), abs=1e-8
+    )
 
 
-def test_trees_are_worth_something_where_players_need_each_other(monkeypatch):
-    """So that the test above is one of trees too, and that they help: three conjunctions of four in 16 players."""
+def test_trees_reduce_the_error_where_players_need_each_other(monkeypatch):
+    """Three conjunctions of four of 16 players: trees have an effect, and reduce the error."""
     rng = np.random.default_rng(3)
     Z = draw("leverage", 16, 600, 0)
     groups = [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
@@ -108,62 +127,88 @@ def test_trees_are_worth_something_where_players_need_each_other(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("n", "m", "noise", "games", "times"), [(20, 100, 0.1, 20, 0.97), (20, 500, 0.1, 6, 0.95), (50, 200, 1.0, 6, 0.65)]
+    ("n", "m", "noise", "games", "ratio", "most"),
+    [
+        (20, 80, 1.0, 3, 0.8, 0.8),
+        slow(20, 100, 0.1, 20, 0.97, 0.28),
+        slow(20, 500, 0.1, 6, 0.95, 0.1),
+        slow(50, 200, 1.0, 6, 0.65, 0.8),
+    ],
 )
-def test_tree_residual_is_closer_than_leverage(n, m, noise, games, times):
-    """On games of ours; benchmarks/estimators.py has more of them and what METHODS asks."""
-    ours, theirs = error(tree_residual, "leverage", n, m, noise, games), error(leverage, "leverage", n, m, noise, games)
-    assert ours < times * theirs
-    assert ours < {(20, 100): 0.28, (20, 500): 0.1, (50, 200): 0.8}[n, m]
+def test_tree_residual_has_less_error_than_leverage(n, m, noise, games, ratio, most):
+    """benchmarks/estimators.py has more games and the required accuracy."""
+    of_trees = error(tree_residual, "leverage", n, m, noise, games)
+    of_leverage = error(leverage, "leverage", n, m, noise, games)
+    assert of_trees < ratio * of_leverage
+    assert of_trees < most
 
 
 def additive_errors(n, m, seed):
-    """Largest error of tree_residual over the spread of the credits in an additive game without noise, and the same of their differences
-    where it turns an order round; None where not even `leverage` tells all players apart."""
+    """The largest error of tree_residual in an additive game without noise, over the range of the credits.
+
+    Also the largest true difference of two players in the wrong order. None where not even `leverage` can
+    distinguish all players.
+    """
     a, Z = np.random.default_rng(seed).normal(size=n), draw("leverage", n, m, seed)
     try:
         assert leverage(Z, Z @ a, 0.0, a.sum()) == pytest.approx(a, abs=1e-8)
     except ValuationError:
         return None
     phi = tree_residual(Z, Z @ a, 0.0, a.sum())
-    gap, found = np.subtract.outer(a, a), np.subtract.outer(phi, phi)
-    return np.abs(phi - a).max() / np.ptp(a), np.max(gap * (gap * found < 0)) / np.ptp(a)
+    true_gap, gap = np.subtract.outer(a, a), np.subtract.outer(phi, phi)
+    return np.abs(phi - a).max() / np.ptp(a), np.max(true_gap * (true_gap * gap < 0)) / np.ptp(a)
 
 
-@pytest.mark.parametrize(("n", "m", "games"), [(4, 8, 40), (5, 10, 40), (6, 12, 40), (6, 14, 40), (20, 40, 10), (20, 42, 10)])
-def test_an_additive_game_without_noise_is_told_from_as_many_pairs_as_players(n, m, games):
-    errors = np.array([each for seed in range(games) if (each := additive_errors(n, m, seed))])
+@pytest.mark.parametrize(
+    ("n", "m", "games"),
+    [slow(4, 8, 40), slow(5, 10, 40), (6, 12, 40), slow(6, 14, 40), slow(20, 40, 10), slow(20, 42, 10)],
+)
+def test_an_additive_game_without_noise_is_recovered_from_as_many_pairs_as_players(n, m, games):
+    errors = [additive_errors(n, m, seed) for seed in range(games)]
+    errors = np.array([each for each in errors if each])
     assert len(errors) > 0.7 * games
     assert np.median(errors[:, 0]) < 0.01
     assert np.quantile(errors[:, 0], 0.9) < 0.05
-    assert np.quantile(errors[:, 1], 0.9) < 0.01  # who is in the wrong order is next to even
+    assert np.quantile(errors[:, 1], 0.9) < 0.01  # players in the wrong order are nearly equal
     assert errors[:, 1].max() < 0.15
 
 
 @pytest.mark.parametrize("off", [0.0, 10.0])
 @pytest.mark.parametrize(
-    ("n", "m", "games"), [(4, 6, 60), (4, 8, 60), (5, 8, 60), (5, 12, 60), (6, 10, 60), (6, 24, 60), (20, 38, 12), (20, 60, 10)]
+    ("n", "m", "games"),
+    [
+        slow(4, 6, 60),
+        slow(4, 8, 60),
+        slow(5, 8, 60),
+        (5, 12, 60),
+        slow(6, 10, 60),
+        slow(6, 24, 60),
+        slow(20, 38, 12),
+        slow(20, 60, 10),
+    ],
 )
 def test_few_pairs_are_no_worse_for_tree_residual_than_for_leverage(n, m, games, off):
-    """Median error over games of interactions; also with nobody's value off the scale by standard deviations of the others."""
+    """Median error over games with interactions, also with v0 off the scale by `off` standard deviations."""
     rng, errors = np.random.default_rng(0), []
     for seed in range(games):
         g, Z = game(n, rng), draw("leverage", n, m, seed)
         v, (v0, v1) = g.value(Z), g.value([[0] * n, [1] * n])
         y, truth = v + 0.1 * v.std() * rng.normal(size=m), g.shapley()
         try:
-            found = [estimate(Z, y, v0 - off * v.std(), v1) for estimate in (tree_residual, leverage)]
+            result = [estimate(Z, y, v0 - off * v.std(), v1) for estimate in (tree_residual, leverage)]
         except ValuationError:
             continue
-        errors.append([np.linalg.norm((phi - truth) - (phi - truth).mean()) / np.linalg.norm(truth - truth.mean()) for phi in found])
-    ours, theirs = np.median(errors, axis=0)
-    assert ours < 1.15 * theirs
-    assert ours < 0.8
+        differences = [phi - truth for phi in result]
+        spread = np.linalg.norm(truth - truth.mean())
+        errors.append([np.linalg.norm(each - each.mean()) / spread for each in differences])
+    of_trees, of_leverage = np.median(errors, axis=0)
+    assert of_trees < 1.15 * of_leverage
+    assert of_trees < 0.8
 
 
-def test_an_offset_of_the_ends_moves_nothing_between_players_where_pairs_outnumber_them():
+def test_an_offset_of_v0_and_v1_changes_no_difference_where_pairs_outnumber_players():
     rng = np.random.default_rng(0)
-    for n, m in ((5, 14), (12, 48), (16, 64)):
+    for n, m in ((5, 14), (12, 48)):
         Z = draw("leverage", n, m, 1)
         y = Z @ rng.normal(size=n) + 3 * Z[:, :3].all(axis=1) + 0.1 * rng.normal(size=m)
         for estimate in (leverage, tree_residual) if n > 5 else (tree_residual,):
@@ -171,15 +216,17 @@ def test_an_offset_of_the_ends_moves_nothing_between_players_where_pairs_outnumb
             assert moved - phi == pytest.approx(np.full(n, 90 / n), abs=1e-8)
 
 
-@pytest.mark.parametrize("n", [3, 5, 8])
+@pytest.mark.parametrize("n", [3, 5, 6])
 def test_all_coalitions_with_some_of_them_repeatedly_are_exact(n):
-    """A coalition counts once, with the mean of its values, whether or not its complement comes as often."""
+    """A coalition counts once, with the mean of its values, however often its complement is repeated."""
     rng = np.random.default_rng(n)
     values, Z = rng.normal(size=2**n) * 3, every_proper(n)
     values[0] += 20.0
     again = np.concatenate([np.arange(len(Z)), rng.integers(0, len(Z), 25)])
     apart = rng.normal(size=len(again))
-    apart -= (np.bincount(again, weights=apart) / np.bincount(again))[again]  # of no mean for any coalition
+    apart -= (np.bincount(again, weights=apart) / np.bincount(again))[
+        again
+    ]  # the mean of each coalition is 0
     mixed = rng.permutation(len(again))
     rows, y = Z[again][mixed], (looked_up(values, Z)[again] + apart)[mixed]
     for estimate in (leverage, tree_residual, lambda *game: constrained(*game).phi):
@@ -190,82 +237,106 @@ REPEATABLE = {"leverage": leverage, "tree_residual": tree_residual}
 
 
 @pytest.mark.parametrize("name", REPEATABLE)
-def test_rows_of_many_that_leave_sizes_out_are_refused(name):
-    """More than a few rows of one or of middle sizes say nothing of the ends, which weigh most."""
+def test_many_rows_without_important_sizes_are_refused(name):
+    """Rows of one size or of middle sizes say nothing about small and large ones, which have most weight."""
     uniform = draw("uniform", 20, 200, 0)
-    for Z in (draw("datamodel", 20, 100, 0), draw("datamodel", 6, 20, 0), uniform[np.abs(uniform.sum(axis=1) - 10) < 6]):
-        with pytest.raises(ValuationError, match=r"found no coalitions of size 1, .* of the weight, expected at most 0.1"):
+    for Z in (
+        draw("datamodel", 20, 100, 0),
+        draw("datamodel", 6, 20, 0),
+        uniform[np.abs(uniform.sum(axis=1) - 10) < 6],
+    ):
+        with pytest.raises(
+            ValuationError, match=r"found no coalitions of size 1, .* of the weight, expected at most 0.1"
+        ):
             REPEATABLE[name](Z, Z.sum(axis=1), 0.0, 1.0)
 
 
 @pytest.mark.parametrize("n", [4, 6, 20, 258])
-def test_what_is_left_of_a_leverage_design_is_not_refused(n):
-    """Its first rows, some of its rows, those with or without a player; some repeatedly."""
+def test_parts_of_a_leverage_design_are_not_refused(n):
+    """Its first rows, a random part, repeated rows, and the rows without a player."""
     rng = np.random.default_rng(n)
     for seed in range(12):
         whole = draw("leverage", n, min(1200, 2**n - 2), seed)
         some = np.flatnonzero(rng.random(len(whole)) < rng.uniform(0.3, 1))
-        for rows in (whole[: rng.integers(2, len(whole))], whole[rng.permutation(len(whole))], whole[some], whole[rng.choice(some, 300)]):
-            _proper(once(rows, np.zeros(len(rows)))[0])
-        left = whole[~whole[:, 0]][:, 1:]
-        _proper(left[~left.all(axis=1)])
+        parts = (
+            whole[: rng.integers(2, len(whole))],
+            whole[rng.permutation(len(whole))],
+            whole[some],
+            whole[rng.choice(some, 300)],
+        )
+        for rows in parts:
+            _check_sizes(average_repeats(rows, np.zeros(len(rows)))[0])
+        without = whole[~whole[:, 0]][:, 1:]
+        _check_sizes(without[~without.all(axis=1)])
 
 
-def test_tree_residual_does_not_mind_repeated_shuffled_or_broken_pairs():
+def test_tree_residual_accepts_repeated_shuffled_and_incomplete_pairs():
     rng = np.random.default_rng(0)
     a = rng.normal(size=8)
     Z = draw("leverage", 8, 60, 0)
     y = Z @ a
     shuffled = rng.permutation(60)
     again = np.concatenate([shuffled, shuffled[:9]])
-    for rows in (shuffled, again):
-        assert tree_residual(Z[rows], y[rows], 0.0, a.sum()) == pytest.approx(a, abs=1e-5)
+    assert tree_residual(Z[again], y[again], 0.0, a.sum()) == pytest.approx(a, abs=1e-5)
     broken = tree_residual(Z[:59], y[:59], 0.0, a.sum())
     assert broken == pytest.approx(a, abs=0.2)
     assert broken.sum() == pytest.approx(a.sum(), abs=1e-9)
 
 
-def test_neither_names_nor_the_order_of_rows_decide_what_trees_pay():
-    """Three conjunctions that trees find: credits and interactions follow relabelling, whatever the order of rows."""
+def test_credits_of_trees_do_not_depend_on_numbering_or_order_of_rows():
+    """Three conjunctions that trees find: credits and interactions follow renumbering."""
     rng = np.random.default_rng(1)
-    n, m = 16, 300
+    n, m = 12, 120
     Z = draw("leverage", n, m, 1)
     a = rng.normal(size=n)
-    y = Z @ a + 30.0 * sum(Z[:, g].all(axis=1) for g in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11])) + 0.3 * rng.normal(size=m)
+    conjunctions = sum(Z[:, g].all(axis=1) for g in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]))
+    y = Z @ a + 30.0 * conjunctions + 0.3 * rng.normal(size=m)
     v1, order, rows = a.sum() + 90.0, rng.permutation(n), rng.permutation(m)
     phi, pairs = tree_residual(Z, y, 0.0, v1), interactions(Z, y, 0.0, v1)
-    assert np.abs(pairs).max() > 1  # trees have something to say
+    assert np.abs(pairs).max() > 1  # trees have an effect
     assert tree_residual(Z[rows][:, order], y[rows], 0.0, v1) == pytest.approx(phi[order], abs=1e-8)
-    assert interactions(Z[rows][:, order], y[rows], 0.0, v1) == pytest.approx(pairs[np.ix_(order, order)], abs=1e-8)
+    assert interactions(Z[rows][:, order], y[rows], 0.0, v1) == pytest.approx(
+        pairs[np.ix_(order, order)], abs=1e-8
+    )
 
 
-def test_seeds_of_the_ends_count_by_their_mean():
+def test_seeds_of_v0_and_v1_are_averaged():
     Z = draw("leverage", 6, 30, 0)
     y = np.random.default_rng(0).normal(size=30)
     for estimate in (kernelshap, leverage, tree_residual):
-        assert estimate(Z, y, [-1.0, 1.5], [2.0, 3.0, 4.0]) == pytest.approx(estimate(Z, y, 0.25, 3.0), abs=1e-12)
+        assert estimate(Z, y, [-1.0, 1.5], [2.0, 3.0, 4.0]) == pytest.approx(
+            estimate(Z, y, 0.25, 3.0), abs=1e-12
+        )
 
 
-@pytest.mark.parametrize("y", [np.ma.masked_less(np.arange(4.0), 1), np.arange(4) + 1j, ["1", "2", "3", "4"], np.arange(4).astype("m8[s]")])
-def test_refuses_what_is_no_number_and_what_is_masked(y):
-    with pytest.raises(ValuationError, match="no array of numbers"):
+@pytest.mark.parametrize(
+    "y",
+    [
+        np.ma.masked_less(np.arange(4.0), 1),
+        np.arange(4) + 1j,
+        ["1", "2", "3", "4"],
+        np.arange(4).astype("m8[s]"),
+    ],
+)
+def test_values_that_are_masked_or_no_numbers_are_refused(y):
+    with pytest.raises(ValuationError, match="not an array of numbers"):
         leverage(np.array([[1, 0, 0], [0, 1, 1], [0, 1, 0], [1, 0, 1]]), y, 0, 1)
 
 
-def test_constant_values_share_equally():
+def test_constant_values_give_equal_credits():
     Z = draw("leverage", 6, 50, 0)
     for estimate in (leverage, tree_residual):
         assert estimate(Z, np.full(50, 3.0), 3.0, 3.0) == pytest.approx(np.zeros(6), abs=1e-9)
         assert estimate(Z, np.full(50, 3.0), 0.0, 6.0) == pytest.approx(np.ones(6), abs=1e-9)
 
 
-def test_planted_players_come_out_as_planted():
-    """From 120 noisy coalitions: a copy ties with its original, who does nothing gets about nothing, who harms comes last."""
+def test_planted_players_have_their_known_credits():
+    """A copy has the credit of its original, a null player about 0, and a harmful player the least."""
     rng = np.random.default_rng(1)
     Z = draw("leverage", 12, 120, 4)
     a = np.array([2.0, 0.0, -3.0, *rng.uniform(0.5, 2.5, 8), 0.0])
 
-    def value(S):  # the last is a copy of the first: whoever of the two is there, it counts once
+    def value(S):  # the last player is a copy of the first: one of the two has the effect of both
         S = np.atleast_2d(S)
         return S @ a + 4.0 * (S[:, 0] | S[:, 11]) + 1.5 * S[:, 3] * S[:, 4]
 
@@ -275,23 +346,30 @@ def test_planted_players_come_out_as_planted():
         phi = estimate(Z, y, 0.0, value(np.ones(12, bool))[0])
         assert np.argmin(phi) == 2
         assert abs(phi[1]) < 0.5
-        assert phi[0] - phi[11] == pytest.approx(2.0, abs=0.6)  # what the first has beside what the copy has too
+        assert phi[0] - phi[11] == pytest.approx(
+            2.0, abs=0.6
+        )  # what the first player has beside the copied part
         assert np.abs(phi - truth).max() < 1.0
 
 
-def test_interactions_find_who_stands_in_for_whom():
+def test_interactions_find_substitutes_and_complements():
     rng = np.random.default_rng(2)
     Z = draw("leverage", 10, 400, 1)
-    y = Z @ rng.normal(size=10) + 6.0 * (Z[:, 0] | Z[:, 1]) + 6.0 * (Z[:, 2] & Z[:, 3]) + 0.1 * rng.normal(size=400)
-    found = interactions(Z, y, 0.0, float(y.max()))
-    assert np.array_equal(found, found.T)
-    assert not np.diag(found).any()
-    order = np.argsort(found[np.triu_indices(10, 1)])
+    y = (
+        Z @ rng.normal(size=10)
+        + 6.0 * (Z[:, 0] | Z[:, 1])
+        + 6.0 * (Z[:, 2] & Z[:, 3])
+        + 0.1 * rng.normal(size=400)
+    )
+    result = interactions(Z, y, 0.0, float(y.max()))
+    assert np.array_equal(result, result.T)
+    assert not np.diag(result).any()
+    order = np.argsort(result[np.triu_indices(10, 1)])
     pairs = np.array(np.triu_indices(10, 1)).T
     assert pairs[order[0]].tolist() == [0, 1]
     assert pairs[order[-1]].tolist() == [2, 3]
-    assert found[0, 1] == pytest.approx(-6, abs=3)
-    assert found[2, 3] == pytest.approx(6, abs=3)
+    assert result[0, 1] == pytest.approx(-6, abs=3)
+    assert result[2, 3] == pytest.approx(6, abs=3)
 
 
 def test_interactions_need_enough_pairs_for_trees():
@@ -299,8 +377,8 @@ def test_interactions_need_enough_pairs_for_trees():
         interactions(draw("leverage", 8, 20, 0), np.zeros(20), 0, 1)
 
 
-def test_leverage_of_more_players_than_coalitions_is_the_smallest_that_fits():
-    """As the pseudo-inverse has it, and in little memory: 10,000 players and 2,000 coalitions take the rows and a square of them."""
+def test_leverage_with_fewer_coalitions_than_players_gives_the_smallest_credits_that_fit():
+    """They equal those of the pseudo-inverse, but never need a matrix of players by players."""
     rng = np.random.default_rng(0)
     Z = draw("leverage", 30, 20, 1)
     y = rng.normal(size=20)
@@ -317,13 +395,14 @@ def test_leverage_recovers_additive_credits_of_258_players():
     assert leverage(Z, 2 + Z @ a, 2, 2 + a.sum()) == pytest.approx(a, abs=1e-8)
 
 
-def test_leverage_is_closer_than_kernelshap_and_within_what_methods_asks():
-    ours, theirs = error(leverage, "leverage", 20, 100, 0.1, 30), error(kernelshap, "shapley_kernel", 20, 100, 0.1, 30)
-    assert ours < 0.32 < theirs
+def test_leverage_has_less_error_than_kernelshap():
+    of_leverage = error(leverage, "leverage", 20, 100, 0.1, 30)
+    of_kernelshap = error(kernelshap, "shapley_kernel", 20, 100, 0.1, 30)
+    assert of_leverage < 0.32 < of_kernelshap
 
 
-@steady
-@given(st.integers(2, 7), st.integers(1, 40), seeds, st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
+@few
+@given(st.integers(2, 6), st.integers(1, 40), seeds, st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 def test_credits_sum_to_the_gain(n, m, seed, v0, v1):
     rng = np.random.default_rng(seed)
     Z, y = rng.random((m, n)) < 0.5, rng.normal(size=m)
@@ -337,25 +416,26 @@ def test_credits_sum_to_the_gain(n, m, seed, v0, v1):
     assert exact(values).sum() == pytest.approx(values[-1] - values[0], abs=1e-9)
 
 
-@steady
+@few
 @given(st.integers(3, 6), seeds)
 def test_axioms_hold_for_exact_and_exhaustive_leverage(n, seed):
     rng = np.random.default_rng(seed)
     index = np.arange(2**n)
     rest = index >> 2
-    # Players 0 and 1 count only by how many of them are there; the last player does nothing.
+    # Players 0 and 1 are interchangeable, and the last player is a null player.
     table = rng.normal(size=(3, 2 ** (n - 3)))
     values = table[(index & 1) + (index >> 1 & 1), rest % 2 ** (n - 3)]
     Z = every_proper(n, seed)
-    ours = [estimate(Z, looked_up(values, Z), values[0], values[-1]) for estimate in (leverage, tree_residual)]
-    for phi in (exact(values), *ours):
+    y = looked_up(values, Z)
+    estimates = [estimate(Z, y, values[0], values[-1]) for estimate in (leverage, tree_residual)]
+    for phi in (exact(values), *estimates):
         assert phi[0] == pytest.approx(phi[1], abs=1e-9)
         assert phi[-1] == pytest.approx(0, abs=1e-9)
 
 
 @steady
 @given(seeds)
-def test_estimates_are_linear_and_follow_relabelling(seed):
+def test_estimates_are_linear_and_follow_renumbering(seed):
     rng = np.random.default_rng(seed)
     n, m = 6, 30
     order = rng.permutation(n)
@@ -365,55 +445,65 @@ def test_estimates_are_linear_and_follow_relabelling(seed):
         both = estimate(Z, a * y + b * x, a * 1 + b * 2, a * 3 + b * 5)
         assert both == pytest.approx(a * estimate(Z, y, 1, 3) + b * estimate(Z, x, 2, 5), abs=1e-8)
         assert estimate(Z[:, order], y, 1, 3) == pytest.approx(estimate(Z, y, 1, 3)[order], abs=1e-8)
-    # Its variances and trees are chosen from the values, so it is linear only in units; few pairs are for the ridge alone.
+    # tree_residual chooses variances and trees by the values, so it is linear only in units.
     Z = draw("leverage", n, m, seed)
-    assert tree_residual(Z, a * y + b, a + b, 3 * a + b) == pytest.approx(a * tree_residual(Z, y, 1, 3), abs=1e-6)
+    assert tree_residual(Z, a * y + b, a + b, 3 * a + b) == pytest.approx(
+        a * tree_residual(Z, y, 1, 3), abs=1e-6
+    )
     assert tree_residual(Z[:, order], y, 1, 3) == pytest.approx(tree_residual(Z, y, 1, 3)[order], abs=1e-8)
 
 
 @pytest.mark.parametrize("estimate", [kernelshap, leverage, tree_residual])
 @pytest.mark.parametrize(
-    ("Z", "y", "v0", "says"),
+    ("Z", "y", "v0", "message"),
     [
         (np.ones(4), [1.0], 0.0, "shape \\(4,\\)"),
         (np.zeros((0, 3)), [], 0.0, "shape \\(0, 3\\)"),
         (np.ones((3, 1)), [1, 2, 3], 0.0, "n >= 2"),
-        (np.full((2, 3), 0.5), [1, 2], 0.0, "other entries than 0 and 1"),
-        ([[1, 0, 2], [0, 1, 0]], [1, 2], 0.0, "other entries than 0 and 1"),
+        (np.full((2, 3), 0.5), [1, 2], 0.0, "entries other than 0 and 1"),
+        ([[1, 0, 2], [0, 1, 0]], [1, 2], 0.0, "entries other than 0 and 1"),
         ([["a", "b"]], [1], 0.0, "expected booleans"),
         ([[1, 0, 0], [0, 1, 1]], [1, 2, 3], 0.0, "one value for each row"),
         ([[1, 0, 0], [0, 1, 1]], [1, np.nan], 0.0, "1 of 2 numbers in y not finite"),
-        ([[1, 0, 0], [0, 1, 1]], ["one", "two"], 0.0, "no array of numbers"),
+        ([[1, 0, 0], [0, 1, 1]], ["one", "two"], 0.0, "not an array of numbers"),
         ([[1, 0, 0], [0, 1, 1]], [1, 2], np.inf, "1 of 1 numbers in v0 not finite"),
         ([[1, 0, 0], [0, 1, 1]], [1, 2], [0.0, np.nan], "1 of 2 numbers in v0 not finite"),
         ([[1, 0, 0], [0, 1, 1]], [1, 2], [0.0], "v0 of shape \\(1,\\), expected a number"),
-        ([[1, 0, 0], [0, 1, 1]], [1, 2], "none", "v0 that is no array of numbers"),
+        ([[1, 0, 0], [0, 1, 1]], [1, 2], "none", "v0 that is not an array of numbers"),
     ],
 )
-def test_refuses(estimate, Z, y, v0, says):
-    with pytest.raises(ValuationError, match=says):
+def test_refuses(estimate, Z, y, v0, message):
+    with pytest.raises(ValuationError, match=message):
         estimate(Z, y, v0, 1.0)
 
 
 def test_leverage_says_how_many_coalitions_it_needs():
     Z = draw("leverage", 10, 12, 0)
-    with pytest.raises(ValuationError, match=r"found m = 12 coalitions that tell [1-6] differences apart.* at least 18"):
+    with pytest.raises(
+        ValuationError, match=r"found m = 12 coalitions that distinguish [1-6] differences.* at least 18"
+    ):
         leverage(Z, np.zeros(12), 0, 1)
     Z = draw("leverage", 9, 40, 0)[:, [0, *range(9)]]
-    with pytest.raises(ValuationError, match=r"tell 8 differences apart, expected 9 for n = 10 players: take another seed or more of them"):
+    with pytest.raises(
+        ValuationError, match=r"distinguish 8 differences, expected 9 for n = 10 players: take another seed"
+    ):
         leverage(Z, np.zeros(40), 0, 1)
 
 
-def test_one_pair_that_comes_often_enough_to_afford_functions_of_size_tells_nobody_apart():
-    """Taking those out leaves only rounding of the pair, which is no difference between players."""
+def test_one_pair_repeated_often_distinguishes_no_players():
+    """So many rows allow functions of size, which leave only rounding error of the pair."""
     Z = np.tile(np.array([[1, 0, 0], [0, 1, 1]], dtype=bool), (6, 1))
-    with pytest.raises(ValuationError, match="found m = 12 coalitions that tell 0 differences apart, expected 2"):
+    with pytest.raises(
+        ValuationError, match="found m = 12 coalitions that distinguish 0 differences, expected 2"
+    ):
         weighted(Z, np.arange(12.0), 0.0, 1.0, np.ones(12))
-    assert leverage(Z, np.tile([1.0, 0.0], 6), 0, 1) == pytest.approx(leverage(Z[:2], [1.0, 0.0], 0, 1), abs=1e-12)
+    assert leverage(Z, np.tile([1.0, 0.0], 6), 0, 1) == pytest.approx(
+        leverage(Z[:2], [1.0, 0.0], 0, 1), abs=1e-12
+    )
 
 
-def test_refuses_what_only_one_estimator_cannot_use():
-    with pytest.raises(ValuationError, match="nobody or of all"):
+def test_input_that_a_single_estimator_cannot_use_is_refused():
+    with pytest.raises(ValuationError, match="the empty coalition or all"):
         leverage([[1, 1, 1], [1, 0, 0]], [1, 2], 0, 1)
     with pytest.raises(ValuationError, match="empty coalitions"):
         kernelshap(np.zeros((2, 3)), [1, 2], 0, 1)
@@ -425,15 +515,15 @@ def test_exact_refuses(values):
         exact(values)
 
 
-def test_random_games_know_their_values():
-    """The closed form the coverage table rests on, against enumeration."""
+def test_shapley_values_of_random_games_are_exact():
+    """The closed form that coverage is measured with, compared with enumeration."""
     g = game(5, np.random.default_rng(2))
     every = (np.arange(32)[:, None] >> np.arange(5)) & 1
     assert g.shapley() == pytest.approx(by_orders(g.value(every), 5), abs=1e-12)
 
 
-def test_the_fit_says_of_every_coalition_what_it_does():
-    """By moving one value at a time."""
+def test_the_fit_has_the_effect_of_every_coalition():
+    """Found by changing one value at a time."""
     Z, y = draw("leverage", 6, 40, 0), np.random.default_rng(0).normal(size=40)
     fit = constrained(Z, y, 0.3, 1.5)
     assert fit.phi == pytest.approx(0.2 + fit.A @ (y - 0.3 - Z.sum(axis=1) * 0.2), abs=1e-12)

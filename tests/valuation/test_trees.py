@@ -1,4 +1,4 @@
-"""Trees against enumeration of the game that they are, and what they may see."""
+"""Trees compared with enumeration of the game that they define, and what their predictions depend on."""
 
 from itertools import combinations
 from math import factorial
@@ -16,52 +16,58 @@ EVERY = (np.arange(2**N)[:, None] >> np.arange(N)) & 1 == 1
 
 
 def forest(seed, leaves=40):
-    """Leaves that name up to N players each, in no particular tree."""
+    """Random leaves with up to N players each, not from any tree."""
     rng = np.random.default_rng(seed)
-    entries = [(leaf, i, rng.random() < 0.5) for leaf in range(leaves) for i in rng.permutation(N)[: rng.integers(0, N + 1)]]
-    leaf, player, there = np.array(entries).T
-    return Forest(rng.normal(size=leaves), leaf.astype(np.intp), player.astype(np.intp), there.astype(bool))
+    entries = [
+        (leaf, i, rng.random() < 0.5)
+        for leaf in range(leaves)
+        for i in rng.permutation(N)[: rng.integers(0, N + 1)]
+    ]
+    leaf, player, present = np.array(entries).T
+    return Forest(rng.normal(size=leaves), leaf.astype(np.intp), player.astype(np.intp), present.astype(bool))
 
 
-def worth(f, rows):
-    """The value of each row, by checking what every leaf wants."""
+def game_value(f, rows):
+    """The value of each row, by checking the conditions of every leaf."""
     fits = np.ones((len(rows), len(f.value)), dtype=bool)
-    for leaf, player, there in zip(f.leaf, f.player, f.there, strict=True):
-        fits[:, leaf] &= rows[:, player] == there
+    for leaf, player, present in zip(f.leaf, f.player, f.present, strict=True):
+        fits[:, leaf] &= rows[:, player] == present
     return fits @ f.value
 
 
 def interactions_by_counting(values):
     """Shapley interaction indices by their definition."""
-    found = np.zeros((N, N))
+    result = np.zeros((N, N))
     for i, j in combinations(range(N), 2):
         for S in range(2**N):
             if not S >> i & 1 and not S >> j & 1:
                 s = S.bit_count()
                 chance = factorial(s) * factorial(N - s - 2) / factorial(N - 1)
-                found[i, j] += chance * (values[S | 1 << i | 1 << j] - values[S | 1 << i] - values[S | 1 << j] + values[S])
-    return found + found.T
+                result[i, j] += chance * (
+                    values[S | 1 << i | 1 << j] - values[S | 1 << i] - values[S | 1 << j] + values[S]
+                )
+    return result + result.T
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_shapley_values_of_leaves_are_those_of_the_game_they_are(seed):
+def test_shapley_values_of_leaves_are_those_of_their_game(seed):
     f = forest(seed)
-    assert f.shapley(N) == pytest.approx(exact(worth(f, EVERY)), abs=1e-12)
+    assert f.shapley(N) == pytest.approx(exact(game_value(f, EVERY)), abs=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_interactions_of_leaves_are_those_of_the_game_they_are(seed):
+def test_interactions_of_leaves_are_those_of_their_game(seed):
     f = forest(seed)
-    assert f.interactions(N) == pytest.approx(interactions_by_counting(worth(f, EVERY)), abs=1e-12)
+    assert f.interactions(N) == pytest.approx(interactions_by_counting(game_value(f, EVERY)), abs=1e-12)
 
 
-def test_a_leaf_that_names_nobody_credits_nobody():
+def test_a_leaf_without_players_gives_no_credit():
     f = Forest(np.array([3.0]), np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, bool))
     assert not f.shapley(N).any()
     assert not f.interactions(N).any()
 
 
-def grown(folds=3, m=60):
+def example(folds=3, m=60):
     rng = np.random.default_rng(5)
     rows = draw("leverage", N, m, 2)
     y = rows @ rng.normal(size=N) + 4.0 * rows[:, 0] * rows[:, 1] + rng.normal(size=m)
@@ -69,23 +75,23 @@ def grown(folds=3, m=60):
     return rows, y, fold, np.zeros((folds, N))
 
 
-def test_the_forest_is_the_game_that_is_predicted():
-    rows, y, fold, main = grown()
-    found = cross_fit(rows, y, fold, main)
-    assert np.ptp(found.fitted) > 1
-    assert worth(found.forest, rows) == pytest.approx(found.fitted, abs=1e-10)
+def test_the_forest_is_the_predicted_game():
+    rows, y, fold, main = example()
+    result = cross_fit(rows, y, fold, main)
+    assert np.ptp(result.fitted) > 1
+    assert game_value(result.forest, rows) == pytest.approx(result.fitted, abs=1e-10)
 
 
-def test_leaves_read_from_the_library_predict_as_it_does():
-    """In single precision."""
-    rows, y, fold, main = grown()
-    booster, scale = trees._grow(rows[fold != 1], y[fold != 1])
-    theirs = scale * booster.predict(trees.xgboost.DMatrix(rows[fold == 1].astype(np.float32)))
-    assert cross_fit(rows, y, fold, main).predicted[fold == 1] == pytest.approx(theirs, abs=1e-4)
+def test_leaves_read_from_the_library_predict_like_the_library():
+    """The library's predictions are in single precision."""
+    rows, y, fold, main = example()
+    booster, scale = trees._train(rows[fold != 1], y[fold != 1])
+    by_library = scale * booster.predict(trees.xgboost.DMatrix(rows[fold == 1].astype(np.float32)))
+    assert cross_fit(rows, y, fold, main).predicted[fold == 1] == pytest.approx(by_library, abs=1e-4)
 
 
-def test_what_is_predicted_for_a_fold_has_not_seen_it():
-    rows, y, fold, main = grown()
+def test_predictions_for_a_fold_do_not_depend_on_its_values():
+    rows, y, fold, main = example()
     before = cross_fit(rows, y, fold, main).predicted
     y = y + 100.0 * (fold == 1) * rows[:, 2]
     after = cross_fit(rows, y, fold, main).predicted
@@ -93,16 +99,16 @@ def test_what_is_predicted_for_a_fold_has_not_seen_it():
     assert np.abs(before - after)[fold != 1].min() > 0.1
 
 
-def test_main_effects_are_taken_off_first():
-    """Trees for a game of main effects alone have nothing left to learn."""
-    rows, _, fold, main = grown()
+def test_main_effects_are_subtracted_first():
+    """For a game of main effects alone nothing is left for trees to learn."""
+    rows, _, fold, main = example()
     a = np.arange(N, dtype=float)
-    found = cross_fit(rows, rows @ a, fold, main + a)
-    assert not found.forest.shapley(N).any()
-    assert not np.ptp(found.predicted)
+    result = cross_fit(rows, rows @ a, fold, main + a)
+    assert not result.forest.shapley(N).any()
+    assert not np.ptp(result.predicted)
 
 
-def test_trees_are_the_same_every_time():
-    first, second = cross_fit(*grown()), cross_fit(*grown())
+def test_trees_are_deterministic():
+    first, second = cross_fit(*example()), cross_fit(*example())
     assert np.array_equal(first.predicted, second.predicted)
     assert np.array_equal(first.forest.value, second.forest.value)

@@ -1,26 +1,34 @@
-"""Every method that turns values into credits, and what each needs of a round."""
+"""Every method that turns values of coalitions into credits, one row each (docs/methods.md, "Estimators").
+
+A new method is a row of METHODS and a module with its estimator (docs/architecture.md).
+"""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apportion.config import Method, Valuation
-from apportion.records import Purpose
-from apportion.valuation import intervals, multifidelity, ranks, semivalues, sequential, shapley
+from apportion.config.valuation import ValuationOptions
+from apportion.errors import ConfigError, ValuationError
+from apportion.valuation import coalitions, intervals, multifidelity, ranks, semivalues, sequential, shapley
 
 Array = NDArray[np.float64]
-Rows = tuple[NDArray[np.bool_], Array]
+Masks = NDArray[np.bool_]
+Rows = tuple[Masks, Array]
+"""Coalitions (k, n) and their values (k,)."""
 
 
 @dataclass(frozen=True)
-class Paired:
-    """Coalitions Z (k, n) that were retrained as well: values y (k,) by retraining and y_cheap (k,) in the cheap game, and retraining's
-    values of nobody and everybody, as in `Sample`."""
+class RetrainedRows:
+    """Coalitions Z (k, n) that were retrained too: values y (k,) by retraining and y_cheap (k,) in the game
+    of the credits, and values by retraining of the empty and the grand coalition, v0 and v1, as in
+    `MethodInput`."""
 
-    Z: NDArray[np.bool_]
+    Z: Masks
     y: Array
     y_cheap: Array
     v0: Array
@@ -28,46 +36,52 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What the methods see of one property: coalitions Z (m, n), their values y (m,), and those of nobody and of everybody by their seeds,
-    v0 and v1 (seeds,); a stated v0 is a number, ().
+class MethodInput:
+    """What methods see of one property: coalitions Z (m, n) of the design, their values y (m,), and the
+    values of the empty and the grand coalition by seed, v0 and v1 (seeds,); a stated v0 is a number, ().
 
-    sign: -1 where less of the property is better, so that "ahead" means a contribution. rows: coalitions and values that only some
-    methods need, by purpose. looks: how many coalitions each look so far was at, this one last, where rounds are topped up."""
+    sign: -1 where less of the property is better, so that "ahead" means a larger contribution. rows:
+    coalitions and values that only single methods need, by method. looks: how many coalitions there were at
+    each look so far, this one last, where rounds are topped up.
+    """
 
-    Z: NDArray[np.bool_]
+    Z: Masks
     y: Array
     v0: Array
     v1: Array
     level: float
     sign: int
-    valuation: Valuation
-    rows: Mapping[Purpose, Rows]
-    paired: Paired | None = None
+    options: ValuationOptions
+    rows: Mapping[str, Rows]
+    retrained: RetrainedRows | None = None
     looks: tuple[int, ...] = ()
+    scores: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
     @cached_property
-    def measured(self) -> "Measured | None":
-        """Intervals and order from the `leverage` fit, None for two contributors, of whom nothing is left to judge by."""
+    def leverage_fit(self) -> "LeverageFit | None":
+        """Intervals and order from the `leverage` fit; None for two contributors, whose single pair of
+        coalitions leaves nothing to estimate an error from."""
         if self.Z.shape[1] < intervals.FEWEST:
             return None
         y, v0, v1 = self.sign * self.y, self.sign * self.v0, self.sign * self.v1
         se = intervals.standard_errors(self.Z, y, v0, v1)[1]
         look = self._look(y, v0, v1)
         low, high = (look.low, look.high) if self.sign > 0 else (-look.high, -look.low)
-        return Measured(se, low, high, look)
+        return LeverageFit(se, low, high, look)
 
     def _look(self, y: Array, v0: Array, v1: Array) -> sequential.Look:
-        """One look is a plain interval: nothing was spent before."""
-        stop = self.valuation.stop
+        """A round that is not topped up has one look, with plain intervals."""
+        stop = self.options.stop
         if stop is not None:
-            return sequential.look(self.Z, y, v0, v1, self.looks, self.level, stop.spending, most=stop.looks[-1])
+            most = stop.looks[-1]
+            return sequential.look(self.Z, y, v0, v1, self.looks, self.level, stop.spending, most=most)
         low, high = intervals.hc3(self.Z, y, v0, v1, self.level)
-        return sequential.Look(low, high, ranks.order(self.Z, y, v0, v1, self.level), float(v1.mean() - v0.mean()))
+        order = ranks.order(self.Z, y, v0, v1, self.level)
+        return sequential.Look(low, high, order, float(v1.mean() - v0.mean()))
 
 
 @dataclass(frozen=True)
-class Measured:
+class LeverageFit:
     """Standard errors and intervals of Shapley values (n,), and what is established of their order."""
 
     se: Array
@@ -78,76 +92,268 @@ class Measured:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Credits (n,). Where an honest interval exists: standard errors, bounds, and the method that they are from.
+    """Credits (n,). Where an honest interval exists: standard errors, bounds, and the method that they are
+    from.
 
-    shared: whether they add up to v1 - v0. exact: whether they are of the game of retraining and not of the removal method."""
+    efficient: whether the credits add up to v1 - v0. of_retraining: whether they are of the game of
+    retraining and not of the removal method's.
+    """
 
     phi: Array
     se: Array | None = None
     low: Array | None = None
     high: Array | None = None
-    interval: Method | None = None
-    shared: bool = True
-    exact: bool = False
+    interval: str | None = None
+    efficient: bool = True
+    of_retraining: bool = False
 
 
-def _with_interval(phi: Array, s: Sample) -> Estimate:
-    found = s.measured
-    return Estimate(phi) if found is None else Estimate(phi, found.se, found.low, found.high, "leverage")
+class OwnCoalitions(NamedTuple):
+    """Coalitions that only one method needs, masks (k, n). seeds: `endpoint` for the first seed of the
+    endpoints, the same for all rows; `own` for a seed of its own for each row."""
+
+    masks: Masks
+    seeds: Literal["endpoint", "own"]
 
 
-def tree_residual(s: Sample) -> Estimate:
-    return _with_interval(shapley.tree_residual(s.Z, s.y, s.v0, s.v1), s)
+class Method(NamedTuple):
+    """One method.
+
+    title, note: for readers of the report. design: the design of coalitions that it is right for, and with
+    which it is computed by default; None for any design. section: the section of `valuation` that it needs,
+    and which makes it be computed by default. own: coalitions of its own, from the options and the number of
+    contributors; own_title: what these are, for readers. check: raises ValuationError where coalitions (m, n)
+    of the design are too few for it; fix: the option to change then. always: whether every property has
+    credits by it. needs: what it is computed from:
+    values of coalitions, or the scores that the stage of an influence method has committed under its name.
+    """
+
+    title: str
+    note: str
+    estimate: Callable[[MethodInput], Estimate]
+    design: str | None = None
+    section: str | None = None
+    own: Callable[[ValuationOptions, int], OwnCoalitions] | None = None
+    own_title: str = ""
+    check: Callable[[Masks, ValuationOptions], None] | None = None
+    fix: str = "change valuation.coalitions, the first of valuation.stop.looks, or valuation.methods"
+    always: bool = True
+    needs: Literal["values", "scores"] = "values"
 
 
-def leverage(s: Sample) -> Estimate:
-    return _with_interval(shapley.leverage(s.Z, s.y, s.v0, s.v1), s)
+def _with_interval(phi: Array, given: MethodInput) -> Estimate:
+    fit = given.leverage_fit
+    return Estimate(phi) if fit is None else Estimate(phi, fit.se, fit.low, fit.high, "leverage")
 
 
-def kernelshap(s: Sample) -> Estimate:
-    return Estimate(shapley.kernelshap(s.Z, s.y, s.v0, s.v1))
+def _tree_residual(given: MethodInput) -> Estimate:
+    return _with_interval(shapley.tree_residual(given.Z, given.y, given.v0, given.v1), given)
 
 
-def combined(s: Sample) -> Estimate:
-    assert s.paired is not None  # Valuation refuses the method without `exact`
-    e = s.paired
-    found = multifidelity.combine(s.Z, s.y, e.Z, e.y, e.y_cheap, e.v0, e.v1, s.level)
-    return Estimate(found.phi, found.se, found.low, found.high, "multifidelity", exact=True)
+def _leverage(given: MethodInput) -> Estimate:
+    return _with_interval(shapley.leverage(given.Z, given.y, given.v0, given.v1), given)
 
 
-def banzhaf(s: Sample) -> Estimate:
-    return Estimate(semivalues.banzhaf(s.Z, s.y, s.v0, s.v1), shared=False)
+def _kernelshap(given: MethodInput) -> Estimate:
+    return Estimate(shapley.kernelshap(given.Z, given.y, given.v0, given.v1))
 
 
-def beta_shapley(s: Sample) -> Estimate:
-    return Estimate(semivalues.beta_shapley(s.Z, s.y, s.v0, s.v1, *s.valuation.beta), shared=False)
+def _multifidelity(given: MethodInput) -> Estimate:
+    rows = given.retrained
+    assert rows is not None  # the checks refuse the method without its section
+    result = multifidelity.combine(
+        given.Z, given.y, rows.Z, rows.y, rows.y_cheap, rows.v0, rows.v1, given.level
+    )
+    return Estimate(result.phi, result.se, result.low, result.high, "multifidelity", of_retraining=True)
 
 
-def loo(s: Sample) -> Estimate:
-    """Against everybody with the very seed of the others: what the noise of one seed does to all of them alike cancels."""
-    Z, y = s.rows["loo"]
-    return Estimate(semivalues.loo(Z, y, s.v1[0]), shared=False)
+def _banzhaf(given: MethodInput) -> Estimate:
+    return Estimate(semivalues.banzhaf(given.Z, given.y, given.v0, given.v1), efficient=False)
 
 
-def aoi(s: Sample) -> Estimate:
-    """As `loo`; a stated value of nobody has no seed."""
-    Z, y = s.rows["aoi"]
-    return Estimate(semivalues.aoi(Z, y, s.v0 if s.v0.ndim == 0 else s.v0[0]), shared=False)
+def _beta_shapley(given: MethodInput) -> Estimate:
+    alpha, beta = given.options.beta
+    return Estimate(
+        semivalues.beta_shapley(given.Z, given.y, given.v0, given.v1, alpha, beta), efficient=False
+    )
 
 
-def datamodel(s: Sample) -> Estimate:
-    return Estimate(semivalues.datamodel(*s.rows["datamodel"]), shared=False)
+def _loo(given: MethodInput) -> Estimate:
+    """Compared with the grand coalition of the same seed, so that the noise which one seed adds to all of
+    them cancels."""
+    Z, y = given.rows["loo"]
+    return Estimate(semivalues.loo(Z, y, given.v1[0]), efficient=False)
 
 
-METHODS: dict[Method, Callable[[Sample], Estimate]] = {
-    "tree_residual": tree_residual,
-    "leverage": leverage,
-    "multifidelity": combined,
-    "banzhaf": banzhaf,
-    "beta_shapley": beta_shapley,
-    "loo": loo,
-    "aoi": aoi,
-    "datamodel": datamodel,
-    "kernelshap": kernelshap,
+def _aoi(given: MethodInput) -> Estimate:
+    """As `_loo`, with the empty coalition; a stated value of it has no seed."""
+    Z, y = given.rows["aoi"]
+    v0 = given.v0 if given.v0.ndim == 0 else given.v0[0]
+    return Estimate(semivalues.aoi(Z, y, v0), efficient=False)
+
+
+def _datamodel(given: MethodInput) -> Estimate:
+    return Estimate(semivalues.datamodel(*given.rows["datamodel"]), efficient=False)
+
+
+def stand_ins(k: int, m: int) -> Array:
+    """Random numbers (k, m) in place of measured values, for checks: no two are equal, and no model fits
+    them."""
+    return np.random.default_rng(0).standard_normal((k, m))
+
+
+def at_most(where: str, requested: int, available: int) -> None:
+    """Raises ValuationError where more coalitions are requested than there are."""
+    if requested > available:
+        raise ValuationError(
+            f"found {requested} coalitions {where}, expected at most the {available} there are"
+        )
+
+
+def _check_banzhaf(Z: Masks, _: ValuationOptions) -> None:
+    semivalues.banzhaf(Z, stand_ins(1, len(Z))[0], 0.0, 1.0)
+
+
+def _check_beta_shapley(Z: Masks, options: ValuationOptions) -> None:
+    semivalues.beta_shapley(Z, stand_ins(1, len(Z))[0], 0.0, 1.0, *options.beta)
+
+
+def _check_multifidelity(Z: Masks, options: ValuationOptions) -> None:
+    assert options.retrained is not None  # the checks refuse the method without its section
+    k = options.retrained.coalitions
+    at_most("in valuation.retrained", k, len(Z))
+    cheap, retrained = stand_ins(2, len(Z))
+    multifidelity.combine(Z, cheap, Z[:k], retrained[:k], cheap[:k], 0.0, 1.0, options.level)
+
+
+def _own_datamodel(options: ValuationOptions, n: int) -> OwnCoalitions:
+    assert options.datamodel is not None  # the checks refuse the method without its section
+    count, alpha = options.datamodel.coalitions, options.datamodel.alpha
+    return OwnCoalitions(coalitions.draw("datamodel", n, count, options.seed, alpha=alpha), "own")
+
+
+def _check_datamodel(Z: Masks, options: ValuationOptions) -> None:
+    masks = _own_datamodel(options, Z.shape[1]).masks
+    semivalues.datamodel(masks, np.zeros(len(masks)))
+
+
+NOT_EFFICIENT = "They do not add up to v1 − v0."
+
+METHODS: dict[str, Method] = {
+    "tree_residual": Method(
+        title="Shapley (trees and ridge)",
+        note="The closest estimate from few coalitions; its interval is that of the leverage fit, which need "
+        "not be centred on it.",
+        estimate=_tree_residual,
+        design="leverage",
+    ),
+    "leverage": Method(
+        title="Shapley (leverage)",
+        note="The unregularised fit that the intervals are centred on.",
+        estimate=_leverage,
+        design="leverage",
+    ),
+    "multifidelity": Method(
+        title="Shapley, retraining",
+        note="For retraining itself, from a few retrained coalitions and the many of the removal method.",
+        estimate=_multifidelity,
+        section="retrained",
+        check=_check_multifidelity,
+        fix="change valuation.retrained.coalitions",
+        always=False,
+    ),
+    "banzhaf": Method(
+        title="Banzhaf",
+        note=f"Banzhaf values give most weight to coalitions of middling size. {NOT_EFFICIENT}",
+        estimate=_banzhaf,
+        design="leverage",
+        check=_check_banzhaf,
+    ),
+    "beta_shapley": Method(
+        title="Beta Shapley",
+        note=f"Semivalues whose weights lie between those of Shapley and of Banzhaf values. {NOT_EFFICIENT}",
+        estimate=_beta_shapley,
+        design="leverage",
+        check=_check_beta_shapley,
+    ),
+    "loo": Method(
+        title="Leave one out",
+        note=f"The change when one contributor is removed from the grand coalition. {NOT_EFFICIENT}",
+        estimate=_loo,
+        own=lambda _, n: OwnCoalitions(~np.eye(n, dtype=bool), "endpoint"),
+        own_title="all contributors but one",
+    ),
+    "aoi": Method(
+        title="Add one in",
+        note=f"The change when one contributor is added to the empty coalition. {NOT_EFFICIENT}",
+        estimate=_aoi,
+        own=lambda _, n: OwnCoalitions(np.eye(n, dtype=bool), "endpoint"),
+        own_title="one contributor alone",
+    ),
+    "datamodel": Method(
+        title="Datamodel",
+        note=f"Slopes of a ridge regression on coalitions of one size. {NOT_EFFICIENT}",
+        estimate=_datamodel,
+        section="datamodel",
+        own=_own_datamodel,
+        own_title="coalitions of one size",
+        check=_check_datamodel,
+        fix="change valuation.datamodel",
+    ),
+    "kernelshap": Method(
+        title="Shapley (KernelSHAP)",
+        note="",
+        estimate=_kernelshap,
+        design="shapley_kernel",
+    ),
 }
-"""Which of them a round computes: `Valuation.chosen`. The first of those is the one that is published."""
+"""The first method that a round computes is the one whose credits are published."""
+
+
+def chosen(options: ValuationOptions) -> list[str]:
+    """The methods that a round computes, the published one first: those that are named or, where none are,
+    those of the design and of the sections that are there."""
+    if options.methods is not None:
+        return list(options.methods)
+    of_design = [name for name, row in METHODS.items() if row.design == options.design]
+    of_section = [
+        name for name, row in METHODS.items() if row.section and getattr(options, row.section, None)
+    ]
+    return of_design + of_section
+
+
+def check_chosen(options: ValuationOptions) -> None:
+    """Raises ConfigError where methods are unknown, named twice, not right for the design, without the
+    section that they need, or a section without its method."""
+    names = chosen(options)
+    for name in names:
+        if name not in METHODS:
+            close = get_close_matches(name, METHODS)
+            hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+            raise ConfigError(
+                f"found method {name!r}{hint}, expected some of {', '.join(METHODS)} (valuation.methods)"
+            )
+    if wrong := [name for name in names if METHODS[name].design not in (None, options.design)]:
+        expected = [name for name, row in METHODS.items() if row.design == options.design]
+        raise ConfigError(
+            f"found methods {wrong} beside design {options.design!r}, expected {expected} or baselines "
+            "(valuation.methods)"
+        )
+    if len(set(names)) < len(names):
+        raise ConfigError(f"found methods {names}, expected each once (valuation.methods)")
+    for name, row in METHODS.items():
+        if row.section and (name in names) != (getattr(options, row.section, None) is not None):
+            raise ConfigError(
+                f"found only one of method {name!r} and valuation.{row.section}, expected both or neither"
+            )
+    if not any(METHODS[name].always for name in names):
+        raise ConfigError(
+            f"found no method but {', '.join(names)}, expected another beside it: a property whose "
+            "retrained coalitions do not support it has no credits by it (valuation.methods)"
+        )
+
+
+def own_coalitions(options: ValuationOptions, n: int) -> dict[str, OwnCoalitions]:
+    """Coalitions that only one method needs, by method, for n contributors."""
+    rows = ((name, METHODS[name].own) for name in chosen(options))
+    return {name: own(options, n) for name, own in rows if own is not None}

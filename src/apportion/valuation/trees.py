@@ -1,7 +1,10 @@
-"""Boosted trees as a stand-in for a game, with exact Shapley values and interactions.
+"""Boosted trees as a surrogate of a game, with exact Shapley values and interactions of the surrogate.
 
-A tree's leaf is the game that is worth its value where all players of P and none of Q are there. Its Shapley values and interactions have
-closed forms (interventional TreeSHAP, Lundberg et al. 2020, against nobody), so a whole forest costs one pass over its leaves."""
+A leaf of a tree is the game that has the leaf's value where all players of P and none of Q are present, and 0
+elsewhere. Its Shapley values and interactions have closed forms (interventional TreeSHAP, Lundberg et al.
+2020, with the empty coalition as baseline), so a whole forest costs one pass over its leaves. See
+docs/methods.md, section "Estimators".
+"""
 
 import json
 from typing import Any, NamedTuple
@@ -13,126 +16,151 @@ from scipy.special import betaln
 
 from apportion.valuation.coalitions import Coalitions, Vector
 
-ROUNDS = 300
-SHAPE: dict[str, Any] = {
-    "max_depth": 3,  # three players together are what the odd part has beside single ones
+BOOSTING_ROUNDS = 300
+BOOSTER_OPTIONS: dict[str, Any] = {
+    "max_depth": 3,  # interactions of three players are what the odd part has beside single players
     "eta": 0.05,
     "min_child_weight": 2,
     "tree_method": "hist",
     "max_bin": 2,
     "base_score": 0.0,
-    "nthread": 1,  # the same trees on any number of cores; and none of it is drawn at random, which names of players would decide
+    "nthread": 1,  # the same trees on any number of cores; nothing is drawn at random
     "verbosity": 0,
 }
 
 
 class Forest(NamedTuple):
-    """Trees as their leaves: a leaf is worth its value to the coalitions that hold every player `there` and no other that it names."""
+    """Trees as the list of their leaves.
+
+    A leaf has its value for the coalitions that hold all of its players with `present` and none of its
+    others.
+    """
 
     value: Vector  # (leaves,)
-    leaf: NDArray[np.intp]  # (entries,) the leaf that names a player
-    player: NDArray[np.intp]  # (entries,)
-    there: NDArray[np.bool_]  # (entries,)
+    leaf: NDArray[np.intp]  # (entries,) the leaf that an entry belongs to
+    player: NDArray[np.intp]  # (entries,) a player on the path to that leaf
+    present: NDArray[np.bool_]  # (entries,) whether the player must be present
 
     def shapley(self, n: int) -> Vector:
-        """Exact Shapley values (n,). Of p players that must be there and q that must not, each of the p gets value (p-1)! q! / (p+q)!
-        and each of the q loses value p! (q-1)! / (p+q)!: the chance that it is the one to decide, all orders being equally likely."""
-        p, q = self._named()
-        chance = np.where(self.there, _beta(p, q + 1), -_beta(p + 1, q))
-        return np.bincount(self.player, weights=chance * self.value[self.leaf], minlength=n).astype(np.float64)
+        """Exact Shapley values (n,).
+
+        Where p players of a leaf must be present and q must not, each of the p gets value (p-1)! q! / (p+q)!
+        and each of the q loses value p! (q-1)! / (p+q)!: the probability that it decides in a random order of
+        arrival.
+        """
+        p, q = self._path_counts()
+        weight = np.where(self.present, _beta(p, q + 1), -_beta(p + 1, q))
+        credits = np.bincount(self.player, weights=weight * self.value[self.leaf], minlength=n)
+        return credits.astype(np.float64)
 
     def interactions(self, n: int) -> Vector:
-        """Exact Shapley interaction indices of all pairs (n, n), symmetric, 0 on the diagonal (Grabisch & Roubens 1999)."""
-        p, q = self._named()
-        one, other = _both(self.leaf)
-        p, q, value = p[one], q[one], self.value[self.leaf[one]]
-        a, b = self.there[one], self.there[other]
-        chance = np.where(a & b, _beta(p - 1, q + 1), np.where(a | b, -_beta(p, q), _beta(p + 1, q - 1)))
-        found = np.zeros((n, n))
-        np.add.at(found, (self.player[one], self.player[other]), chance * value)
-        return found + found.T
+        """Exact Shapley interaction indices of all pairs (n, n), symmetric, 0 on the diagonal.
 
-    def _named(self) -> tuple[Vector, Vector]:
-        """For each entry, how many players its leaf wants there and how many not."""
-        p = np.bincount(self.leaf, weights=self.there, minlength=len(self.value))
-        q = np.bincount(self.leaf, weights=~self.there, minlength=len(self.value))
+        Source: Grabisch & Roubens 1999.
+        """
+        p, q = self._path_counts()
+        one, other = _entry_pairs(self.leaf)
+        p, q, value = p[one], q[one], self.value[self.leaf[one]]
+        a, b = self.present[one], self.present[other]
+        mixed_or_absent = np.where(a | b, -_beta(p, q), _beta(p + 1, q - 1))
+        weight = np.where(a & b, _beta(p - 1, q + 1), mixed_or_absent)
+        one_sided = np.zeros((n, n))
+        np.add.at(one_sided, (self.player[one], self.player[other]), weight * value)
+        return one_sided + one_sided.T
+
+    def _path_counts(self) -> tuple[Vector, Vector]:
+        """For each entry, how many players its leaf wants present and how many absent."""
+        p = np.bincount(self.leaf, weights=self.present, minlength=len(self.value))
+        q = np.bincount(self.leaf, weights=~self.present, minlength=len(self.value))
         return p[self.leaf].astype(np.float64), q[self.leaf].astype(np.float64)
 
 
 class CrossFit(NamedTuple):
-    """A forest for each fold of pairs, grown on the others. Predictions leave a constant out."""
+    """A forest for each fold of pairs, trained on the other folds. Predictions are up to a constant."""
 
-    predicted: Vector  # (m,) each row by the forest that saw neither it nor its complement
+    predicted: Vector  # (m,) each row by the forest that was trained on neither it nor its complement
     fitted: Vector  # (m,) each row by the mean of all forests
     forest: Forest  # the mean of all forests
 
 
 def cross_fit(rows: Coalitions, y: Vector, fold: NDArray[np.intp], main: Vector) -> CrossFit:
-    """Forests of what is left of y (m,) at rows (m, n) after main effects, main (folds, n): the credits that the other folds give.
+    """Forests for y (m,) at rows (m, n) after subtracting main effects.
 
-    fold (m,) must have a coalition and its complement in one fold: one of them would tell the other."""
-    predicted, fitted, grown = np.empty(len(y)), np.zeros(len(y)), []
+    main (folds, n): for each fold, the credits that the other folds give. fold (m,): the fold of each row; a
+    coalition and its complement must be in one fold, because either predicts the other.
+    """
+    predicted, fitted = np.empty(len(y)), np.zeros(len(y))
+    forests = []
     data = xgboost.DMatrix(rows.astype(np.float32))
     for k, effects in enumerate(main):
-        part = fold == k
-        left = y - rows @ effects
-        booster, scale = _grow(rows[~part], left[~part])
+        held_out = fold == k
+        remainder = y - rows @ effects
+        booster, scale = _train(rows[~held_out], remainder[~held_out])
         forest, value = _leaves(booster, scale)
-        at = booster.predict(data, pred_leaf=True).astype(np.intp)  # predictions themselves would be in single precision
-        everywhere = value[np.arange(at.shape[1]), at].sum(axis=1)
-        predicted[part] = everywhere[part]
-        fitted += everywhere / len(main)
-        grown.append(forest._replace(value=forest.value / len(main)))
-    return CrossFit(predicted, fitted, _together(grown))
+        # The booster's own predictions would be in single precision.
+        reached = booster.predict(data, pred_leaf=True).astype(np.intp)
+        prediction = value[np.arange(reached.shape[1]), reached].sum(axis=1)
+        predicted[held_out] = prediction[held_out]
+        fitted += prediction / len(main)
+        forests.append(forest._replace(value=forest.value / len(main)))
+    return CrossFit(predicted, fitted, _concatenated(forests))
 
 
-def _grow(rows: Coalitions, y: Vector) -> tuple[xgboost.Booster, float]:
+def _train(rows: Coalitions, y: Vector) -> tuple[xgboost.Booster, float]:
     """Trees for y less its mean, in units of its standard deviation, and that unit."""
     scale = float(y.std()) or 1.0
     data = xgboost.DMatrix(rows.astype(np.float32), label=(y - y.mean()) / scale)
-    return xgboost.train(SHAPE, data, ROUNDS), scale
+    return xgboost.train(BOOSTER_OPTIONS, data, BOOSTING_ROUNDS), scale
 
 
 def _leaves(booster: xgboost.Booster, scale: float) -> tuple[Forest, Vector]:
     """Every leaf with the players on its path, and the values of all nodes by tree (trees, nodes).
 
-    A split is at ½, so its left child lacks the player and its right child has it."""
+    Splits are at ½, so the left child lacks the player and the right child has it.
+    """
     model = json.loads(bytes(booster.save_raw("json")))
     trees = model["learner"]["gradient_booster"]["model"]["trees"]
     nodes = np.zeros((len(trees), max(len(tree["left_children"]) for tree in trees)))
     value: list[float] = []
     entries: list[tuple[int, int, bool]] = []
     for k, tree in enumerate(trees):
-        left, right, player, at = (tree[key] for key in ("left_children", "right_children", "split_indices", "split_conditions"))
-        nodes[k, : len(at)] = scale * np.array(at)
+        left, right = tree["left_children"], tree["right_children"]
+        player, condition = tree["split_indices"], tree["split_conditions"]
+        nodes[k, : len(condition)] = scale * np.array(condition)
         paths: list[tuple[int, dict[int, bool]]] = [(0, {})]
         while paths:
             node, path = paths.pop()
             if left[node] < 0:
-                entries += [(len(value), i, there) for i, there in path.items()]
+                entries += [(len(value), i, present) for i, present in path.items()]
                 value.append(nodes[k, node])
             else:
-                paths += [(left[node], {**path, player[node]: False}), (right[node], {**path, player[node]: True})]
-    leaf, who, there = np.array(entries, dtype=np.intp).reshape(-1, 3).T
-    return Forest(np.array(value), leaf, who, there.astype(bool)), nodes
+                paths.append((left[node], {**path, player[node]: False}))
+                paths.append((right[node], {**path, player[node]: True}))
+    leaf, who, present = np.array(entries, dtype=np.intp).reshape(-1, 3).T
+    return Forest(np.array(value), leaf, who, present.astype(bool)), nodes
 
 
-def _together(forests: list[Forest]) -> Forest:
+def _concatenated(forests: list[Forest]) -> Forest:
     start = np.cumsum([0, *(len(forest.value) for forest in forests)])
     leaf = np.concatenate([forest.leaf + first for forest, first in zip(forests, start, strict=False)])
-    value, player, there = (np.concatenate([getattr(forest, part) for forest in forests]) for part in ("value", "player", "there"))
-    return Forest(value, leaf, player, there)
+    value = np.concatenate([forest.value for forest in forests])
+    player = np.concatenate([forest.player for forest in forests])
+    present = np.concatenate([forest.present for forest in forests])
+    return Forest(value, leaf, player, present)
 
 
 def _beta(a: Vector, b: Vector) -> Vector:
-    """(a-1)! (b-1)! / (a+b-1)!; where a or b is 0 it is of a player that its leaf does not name, and not used."""
+    """(a-1)! (b-1)! / (a+b-1)!. Where a or b is 0, the leaf has no such player and the result is not used."""
     return np.asarray(np.exp(betaln(np.maximum(a, 1), np.maximum(b, 1))), dtype=np.float64)
 
 
-def _both(leaf: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """All pairs of entries that name two players of one leaf; the entries of a leaf stand together."""
+def _entry_pairs(leaf: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """All pairs of entries of the same leaf. The entries of a leaf are adjacent."""
     depth = np.bincount(leaf).max(initial=0)
-    near = [(np.arange(len(leaf) - k), np.arange(k, len(leaf))) for k in range(1, depth)]
-    same = [(one[leaf[one] == leaf[other]], other[leaf[one] == leaf[other]]) for one, other in near]
-    empty = np.empty(0, dtype=np.intp)
-    return tuple(np.concatenate([empty, *(pair[k] for pair in same)]) for k in (0, 1))  # type: ignore[return-value]
+    one, other = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
+    for distance in range(1, depth):
+        first, second = np.arange(len(leaf) - distance), np.arange(distance, len(leaf))
+        same = leaf[first] == leaf[second]
+        one.append(first[same])
+        other.append(second[same])
+    return np.concatenate(one), np.concatenate(other)
