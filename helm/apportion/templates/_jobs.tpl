@@ -1,11 +1,13 @@
-{{/* The chart's pods. Every one is restricted, reads the configuration, and may write to /work and /tmp only. */}}
+{{/* The chart's pods. Each is restricted, reads the configuration, and can write to /work and /tmp only. */}}
 
-{{/* A Job; takes (dict "root" $ "name" SUFFIX "annotations" (dict …)) and what "apportion.jobspec" takes. */}}
+{{/* A Job; takes (dict "root" $ "name" SUFFIX "annotations" (dict …)), and the options of
+     "apportion.jobspec". */}}
 {{- define "apportion.job" -}}
 apiVersion: batch/v1
 kind: Job
 metadata:
-  {{- include "apportion.metadata" (dict "root" .root "name" .name "labels" (dict "app.kubernetes.io/component" .name)) | nindent 2 }}
+  {{- $labels := dict "app.kubernetes.io/component" .name }}
+  {{- include "apportion.metadata" (dict "root" .root "name" .name "labels" $labels) | nindent 2 }}
   annotations:
     {{- toYaml .annotations | nindent 4 }}
     {{- include "apportion.skips" . | trim | nindent 4 }}
@@ -13,21 +15,26 @@ spec:
   {{- include "apportion.jobspec" . | nindent 2 }}
 {{- end }}
 
-{{/* Hooks are made anew at every install and upgrade; a finished one stays for its log, until its time is over or the next. */}}
+{{/* Annotations of a hook: its Job is created again at every install and upgrade. A finished Job is kept for
+     its log, until ttlSecondsAfterFinished is over or the next Job replaces it. */}}
 {{- define "apportion.hook" -}}
 helm.sh/hook: {{ .hook }}
 helm.sh/hook-weight: {{ .weight | default 0 | quote }}
 helm.sh/hook-delete-policy: before-hook-creation
 {{- end }}
 
-{{/* Takes name, command, and of secrets (list "s3" "mlflow"), kfp, api (the Kubernetes API) what the command needs; lenient: it starts
-     without Secrets and authority too, and says itself what is missing. */}}
+{{/* Takes name and command, and what the command needs: secrets (list "s3" "mlflow"), kfp, api (the
+     Kubernetes API). lenient: the pod also starts where Secrets or the certificate authority are missing, and
+     reports that itself. */}}
 {{- define "apportion.jobspec" -}}
 {{- $ := .root -}}
 {{- $jobs := $.Values.jobs -}}
 {{- $lenient := .lenient | default false -}}
-{{- $labels := merge (include "apportion.selector" $ | fromYaml) (include "apportion.part" $ | fromYaml) (dict "app.kubernetes.io/component" .name) -}}
-{{- if $.Values.serviceAccount.azureClientId }}{{ $_ := set $labels "azure.workload.identity/use" "true" }}{{ end -}}
+{{- $labels := merge (include "apportion.selector" $ | fromYaml) (include "apportion.part" $ | fromYaml)
+    (dict "app.kubernetes.io/component" .name) -}}
+{{- if $.Values.serviceAccount.azureClientId -}}
+{{- $_ := set $labels "azure.workload.identity/use" "true" -}}
+{{- end -}}
 backoffLimit: {{ .backoffLimit | default $jobs.backoffLimit | int }}
 activeDeadlineSeconds: {{ $jobs.activeDeadlineSeconds | int }}
 ttlSecondsAfterFinished: {{ $jobs.ttlSecondsAfterFinished | int }}
@@ -36,7 +43,8 @@ template:
     labels:
       {{- merge $labels $jobs.podLabels | toYaml | nindent 6 }}
     annotations:
-      {{- merge (dict "checksum/config" (include "apportion.config" $ | sha256sum)) $jobs.podAnnotations | toYaml | nindent 6 }}
+      {{- $checksum := dict "checksum/config" (include "apportion.config" $ | sha256sum) }}
+      {{- merge $checksum $jobs.podAnnotations | toYaml | nindent 6 }}
   spec:
     serviceAccountName: {{ include "apportion.jobsaccount" $ | quote }}
     automountServiceAccountToken: {{ .api | default false }}
@@ -106,18 +114,24 @@ template:
       {{- with $.Values.ca }}
       {{- if .configMap }}
       - name: ca
-        configMap: {name: {{ .configMap | quote }}, items: [{key: {{ .key | quote }}, path: {{ .key | quote }}}], optional: {{ $lenient }}}
+        configMap:
+          name: {{ .configMap | quote }}
+          items: [{key: {{ .key | quote }}, path: {{ .key | quote }}}]
+          optional: {{ $lenient }}
       {{- end }}
       {{- end }}
       {{- if include "apportion.kfptoken" . }}
       - name: kfp-token
         projected:
           sources:
-            - serviceAccountToken: {audience: {{ $.Values.kfp.audience | quote }}, expirationSeconds: 3600, path: token}
+            - serviceAccountToken:
+                audience: {{ $.Values.kfp.audience | quote }}
+                expirationSeconds: 3600
+                path: token
       {{- end }}
 {{- end }}
 
-{{/* "true" where a Job speaks to KFP with a token of its own service account. */}}
+{{/* "true" where a Job connects to KFP with a token of its own service account. */}}
 {{- define "apportion.kfptoken" -}}
 {{- if and .kfp (not (include "apportion.expected" (dict "root" .root "of" "kfp"))) }}true{{ end -}}
 {{- end }}
@@ -140,7 +154,10 @@ template:
 {{- range $name, $key := include "apportion.keys" $which | fromJson }}
 - name: {{ $name }}
   valueFrom:
-    secretKeyRef: {name: {{ include "apportion.secret" $which | quote }}, key: {{ $key | quote }}, optional: {{ or $lenient (empty (include "apportion.expected" $which)) }}}
+    secretKeyRef:
+      name: {{ include "apportion.secret" $which | quote }}
+      key: {{ $key | quote }}
+      optional: {{ or $lenient (empty (include "apportion.expected" $which)) }}
 {{- end }}
 {{- end }}
 {{- if include "apportion.kfptoken" . }}
@@ -148,23 +165,25 @@ template:
 {{- end }}
 {{- range $entry := deepCopy $.Values.jobs.extraEnv }}
 {{- range $kind := list "secretKeyRef" "configMapKeyRef" }}
-{{- with dig "valueFrom" $kind dict $entry }}{{ if $lenient }}{{ $_ := set . "optional" true }}{{ end }}{{ end }}
+{{- with dig "valueFrom" $kind dict $entry }}
+{{- if $lenient }}{{ $_ := set . "optional" true }}{{ end }}
+{{- end }}
 {{- end }}
 - {{ toJson $entry }}
 {{- end }}
 {{- end }}
 
-{{/* What checkov is told to leave out, and why. */}}
+{{/* The checks that checkov skips, and why. */}}
 {{- define "apportion.skips" -}}
 {{- $ := .root -}}
 {{- if ne $.Values.images.pullPolicy "Always" }}
-checkov.io/skip1: CKV_K8S_15=the image is named by digest or by a version that is never pushed twice; a registry that is down stops nothing then
+checkov.io/skip1: CKV_K8S_15=the image is named by digest or by a version that is never pushed twice, so pods start while the registry is down
 {{- end }}
 {{- if not $.Values.images.cpu.digest }}
-checkov.io/skip2: CKV_K8S_43=values name the digest (images.cpu.digest); a default cannot know that of your registry
+checkov.io/skip2: CKV_K8S_43=the digest is a value (images.cpu.digest); a default cannot know the digest in your registry
 {{- end }}
 {{- if or .secrets (and .kfp (not (include "apportion.kfptoken" .))) }}
-checkov.io/skip3: CKV_K8S_35=boto3, MLflow and KFP read their credentials from variables; none is in the command line or the configuration
+checkov.io/skip3: CKV_K8S_35=boto3, MLflow and KFP read their credentials from variables; none is in a command line or the configuration
 {{- end }}
 {{- if .api }}
 checkov.io/skip4: CKV_K8S_38=the doctor asks the Kubernetes API about Secrets, nodes and permissions

@@ -1,21 +1,27 @@
-{{/* Names, labels, and references to images, accounts and Secrets. Whatever stands where a text belongs is quoted: `no` and `123` are names too. */}}
+{{/* Names, labels, and references to images, accounts and Secrets. Every text is quoted: `no` and `123` are
+     names too, and YAML would read them as something else. */}}
 
-{{/* At most 43 characters, so that the longest suffix fits into a label. What is cut differs by a hash, so that two releases never share a name. */}}
+{{/* At most 43 characters, so that the longest suffix fits into a label. A name that is cut gets a hash, so
+     that two releases never share a name. */}}
 {{- define "apportion.fullname" -}}
 {{- $chart := .Values.nameOverride | default .Chart.Name -}}
-{{- $name := .Values.fullnameOverride | default (contains $chart .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $chart)) -}}
+{{- $both := contains $chart .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $chart) -}}
+{{- $name := .Values.fullnameOverride | default $both -}}
 {{- if gt (len $name) 43 -}}
 {{- $name = printf "%s-%s" (trunc 36 $name | trimSuffix "-" | trimSuffix ".") (sha256sum $name | trunc 6) -}}
 {{- end -}}
 {{- $name -}}
 {{- end }}
 
-{{/* For what the cluster, or KFP, shares: the namespace is part of the name. The hash is for what would else be one name: `a-b` in `c`, `a` in `b-c`. */}}
+{{/* The name of objects that the whole cluster or KFP shares: the namespace is part of it. A hash is added
+     where two releases could otherwise have the same name, as `b-c` in namespace `a` and `c` in namespace
+     `a-b`. */}}
 {{- define "apportion.clustername" -}}
 {{- $full := include "apportion.fullname" . -}}
 {{- $name := printf "%s-%s" .Release.Namespace $full | replace "." "-" -}}
 {{- if or (gt (len $name) 52) (contains "-" .Release.Namespace) (contains "." $full) -}}
-{{- $name = printf "%s-%s" (trunc 45 $name | trimSuffix "-") (printf "%s/%s" .Release.Namespace $full | sha256sum | trunc 6) -}}
+{{- $hash := printf "%s/%s" .Release.Namespace $full | sha256sum | trunc 6 -}}
+{{- $name = printf "%s-%s" (trunc 45 $name | trimSuffix "-") $hash -}}
 {{- end -}}
 {{- $name -}}
 {{- end }}
@@ -25,7 +31,7 @@ app.kubernetes.io/name: {{ .Values.nameOverride | default .Chart.Name | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
-{{/* The label by which policies and monitors know the pods of runs and Jobs. */}}
+{{/* The label that the pods of runs and Jobs have; network policies and monitors select by it. */}}
 {{- define "apportion.part" -}}
 app.kubernetes.io/part-of: apportion
 {{- end }}
@@ -33,15 +39,18 @@ app.kubernetes.io/part-of: apportion
 {{- define "apportion.labels" -}}
 {{- $own := dict "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63)
     "app.kubernetes.io/version" .Chart.AppVersion "app.kubernetes.io/managed-by" .Release.Service -}}
-{{- merge $own (include "apportion.selector" . | fromYaml) (include "apportion.part" . | fromYaml) .Values.commonLabels | toYaml -}}
+{{- $selector := include "apportion.selector" . | fromYaml -}}
+{{- merge $own $selector (include "apportion.part" . | fromYaml) .Values.commonLabels | toYaml -}}
 {{- end }}
 
-{{/* Opens the metadata of an object of the release's namespace; takes (dict "root" $ "name" SUFFIX), or "as" for the whole name, and "labels". */}}
+{{/* The metadata of an object in the release's namespace; takes (dict "root" $ "name" SUFFIX), or "as" for
+     the whole name, and optionally "labels". */}}
 {{- define "apportion.metadata" -}}
 name: {{ list (.as | default (include "apportion.fullname" .root)) .name | compact | join "-" | quote }}
 namespace: {{ .root.Release.Namespace | quote }}
 labels:
-  {{- merge (dict) (.labels | default dict) (include "apportion.labels" .root | fromYaml) | toYaml | nindent 2 }}
+  {{- $common := include "apportion.labels" .root | fromYaml }}
+  {{- merge (dict) (.labels | default dict) $common | toYaml | nindent 2 }}
 {{- end }}
 
 {{- define "apportion.image" -}}
@@ -52,9 +61,10 @@ labels:
 {{- end -}}
 {{- end }}
 
-{{/* The account that is made for runs. */}}
+{{/* The name of the account that the chart makes for runs. */}}
 {{- define "apportion.account" -}}
-{{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "apportion.fullname" .) "default") -}}
+{{- $own := .Values.serviceAccount.create | ternary (include "apportion.fullname" .) "default" -}}
+{{- .Values.serviceAccount.name | default $own -}}
 {{- end }}
 
 {{- define "apportion.runsaccount" -}}
@@ -69,22 +79,26 @@ labels:
 {{- end -}}
 {{- end }}
 
-{{/* The Secret of s3, mlflow or kfp; takes (dict "root" $ "of" "s3"). */}}
+{{/* The name of the Secret of s3, mlflow or kfp; takes (dict "root" $ "of" "s3"). */}}
 {{- define "apportion.secret" -}}
-{{- (index .root.Values .of).existingSecret | default (printf "%s-%s" (include "apportion.fullname" .root) .of) -}}
+{{- $own := printf "%s-%s" (include "apportion.fullname" .root) .of -}}
+{{- (index .root.Values .of).existingSecret | default $own -}}
 {{- end }}
 
-{{/* "true" where somebody says that the Secret is there, or will be: pods wait for it then, and do without it otherwise. */}}
+{{/* "true" where values say that the Secret exists or will be made. Pods then wait for it; otherwise they
+     start without it. */}}
 {{- define "apportion.expected" -}}
 {{- $of := index .root.Values .of -}}
 {{- if or $of.existingSecret (and .root.Values.externalSecrets.enabled $of.externalKey) }}true{{ end -}}
 {{- end }}
 
-{{/* Annotations of a service account: the cloud's identity over the further ones; takes (dict "root" $ "annotations" (dict …)). */}}
+{{/* Annotations of a service account: those of the cloud's identity replace those of `annotations`; takes
+     (dict "root" $ "annotations" (dict …)). */}}
 {{- define "apportion.identity" -}}
 {{- $own := dict -}}
 {{- with .root.Values.serviceAccount -}}
-{{- range $key, $value := dict "eks.amazonaws.com/role-arn" .awsRoleArn "iam.gke.io/gcp-service-account" .gcpServiceAccount
+{{- range $key, $value := dict "eks.amazonaws.com/role-arn" .awsRoleArn
+    "iam.gke.io/gcp-service-account" .gcpServiceAccount
     "azure.workload.identity/client-id" .azureClientId "azure.workload.identity/tenant-id" .azureTenantId -}}
 {{- if $value }}{{ $_ := set $own $key $value }}{{ end -}}
 {{- end -}}
@@ -92,16 +106,20 @@ labels:
 {{- merge $own .annotations | toYaml -}}
 {{- end }}
 
-{{/* The PriorityClass of the chart's making; empty where it makes none. Its name has all that Kubernetes never changes in it. */}}
+{{/* The name of the PriorityClass that the chart makes; empty where it makes none. The name contains every
+     field that Kubernetes does not allow to change. */}}
 {{- define "apportion.priorityclass" -}}
 {{- with .Values.priorityClass -}}
 {{- if .create -}}
-{{ include "apportion.clustername" $ }}-{{ .value | int | toString | replace "-" "n" }}-{{ eq .preemptionPolicy "Never" | ternary "never" "preempt" }}
+{{- $value := .value | int | toString | replace "-" "n" -}}
+{{- $policy := eq .preemptionPolicy "Never" | ternary "never" "preempt" -}}
+{{- printf "%s-%s-%s" (include "apportion.clustername" $) $value $policy -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
 
-{{/* Variables of s3, mlflow or kfp, each with the key of its Secret, as JSON; takes (dict "root" $ "of" "s3"). */}}
+{{/* The environment variables of s3, mlflow or kfp, each with the key of its Secret, as JSON; takes (dict
+     "root" $ "of" "s3"). */}}
 {{- define "apportion.keys" -}}
 {{- with .root.Values -}}
 {{- if eq $.of "s3" -}}
@@ -111,24 +129,23 @@ labels:
 {{- else if .mlflow.tokenKey -}}
 {{- dict "MLFLOW_TRACKING_TOKEN" .mlflow.tokenKey | toJson -}}
 {{- else -}}
-{{- dict "MLFLOW_TRACKING_USERNAME" .mlflow.usernameKey "MLFLOW_TRACKING_PASSWORD" .mlflow.passwordKey | toJson -}}
+{{- dict
+    "MLFLOW_TRACKING_USERNAME" .mlflow.usernameKey
+    "MLFLOW_TRACKING_PASSWORD" .mlflow.passwordKey
+    | toJson -}}
 {{- end -}}
 {{- end -}}
 {{- end }}
 
-{{/* Every Secret that runs and Jobs refer to, as a JSON list. */}}
+{{/* The names of the Secrets that runs and Jobs refer to, as a JSON list. */}}
 {{- define "apportion.secretnames" -}}
 {{- $names := .Values.images.pullSecrets -}}
 {{- range $of := .Values.mlflow.enabled | ternary (list "s3" "mlflow") (list "s3") -}}
 {{- $names = append $names (include "apportion.secret" (dict "root" $ "of" $of)) -}}
 {{- end -}}
-{{- if include "apportion.expected" (dict "root" . "of" "kfp") }}{{ $names = append $names (include "apportion.secret" (dict "root" . "of" "kfp")) }}{{ end -}}
+{{- $kfp := dict "root" . "of" "kfp" -}}
+{{- if include "apportion.expected" $kfp -}}
+{{- $names = append $names (include "apportion.secret" $kfp) -}}
+{{- end -}}
 {{- $names | uniq | sortAlpha | toJson -}}
-{{- end }}
-
-{{/* A quantity of Kubernetes as a number. */}}
-{{- define "apportion.quantity" -}}
-{{- $number := regexFind "^[0-9.]+" . -}}
-{{- $units := dict "" 1.0 "m" 0.001 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024.0 "Mi" 1048576.0 "Gi" 1073741824.0 "Ti" 1099511627776.0 -}}
-{{- mulf ($number | float64) (get $units (trimPrefix $number .)) -}}
 {{- end }}

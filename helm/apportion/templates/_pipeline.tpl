@@ -1,4 +1,4 @@
-{{/* The compiled pipeline, and whether it becomes objects or a Job registers it. */}}
+{{/* The compiled pipeline, and whether it is installed as objects or registered by a Job. */}}
 
 {{- define "apportion.api.pipelines" -}}
 {{- if .Capabilities.APIVersions.Has "pipelines.kubeflow.org/v2beta1" }}true{{ end -}}
@@ -15,38 +15,46 @@ job
 {{- end -}}
 {{- end }}
 
-{{/* The objects, as a JSON list: a Pipeline and a PipelineVersion, whatever a manifest holds. Their text is parsed and never a template: it
-     holds double braces that KFP fills. */}}
+{{/* The objects, as a JSON list: one Pipeline and one PipelineVersion; a manifest with anything else is
+     refused. Their text is parsed and never run as a template: it contains double braces for KFP. */}}
 {{- define "apportion.objects" -}}
 {{- $objects := list -}}
 {{- $kinds := list -}}
-{{- range regexSplit "(?m)^---.*$" (.Values.pipeline.manifest | default (.Files.Get "files/attribution-kubernetes.yaml")) -1 -}}
+{{- $manifest := .Values.pipeline.manifest | default (.Files.Get "files/attribution-kubernetes.yaml") -}}
+{{- range regexSplit "(?m)^---.*$" $manifest -1 -}}
 {{- with fromYaml . -}}
 {{- $objects = append $objects . -}}
-{{- $whole := and .kind (eq (.apiVersion | default "") "pipelines.kubeflow.org/v2beta1") (dig "metadata" "name" "" .) -}}
-{{- $kinds = append $kinds (empty $whole | ternary (printf "what is no such object (%s)" (.kind | default "no YAML")) .kind) -}}
+{{- $version := .apiVersion | default "" -}}
+{{- $whole := and .kind (eq $version "pipelines.kubeflow.org/v2beta1") (dig "metadata" "name" "" .) -}}
+{{- $other := printf "another object (%s)" (.kind | default "no YAML") -}}
+{{- $kinds = append $kinds (empty $whole | ternary $other .kind) -}}
 {{- end -}}
 {{- end -}}
-{{- $found := $kinds | sortAlpha | join ", " -}}
-{{- if ne $found "Pipeline, PipelineVersion" -}}
-{{- fail (printf "pipeline.manifest: found %s, expected one Pipeline and one PipelineVersion of pipelines.kubeflow.org/v2beta1, as `python -m pipelines compile --kubernetes` writes them; pass it by --set-file" ($found | default "nothing")) -}}
+{{- $contents := $kinds | sortAlpha | join ", " -}}
+{{- if ne $contents "Pipeline, PipelineVersion" -}}
+{{- fail (printf (print "pipeline.manifest: found %s, expected one Pipeline and one PipelineVersion of "
+    "pipelines.kubeflow.org/v2beta1, as `python -m pipelines compile --kubernetes` writes them; pass it by "
+    "--set-file") ($contents | default "nothing")) -}}
 {{- end -}}
 {{- toJson $objects -}}
 {{- end }}
 
-{{/* Why the objects are not what these values say; empty where they are. The chart's own are compiled from files/cluster.yaml; yours are
-     taken as you compiled them, if they run this release's images. */}}
+{{/* Why the objects do not match these values; empty where they match. The chart's own objects are compiled
+     from files/cluster.yaml. Objects from pipeline.manifest are used as they are if they run this release's
+     images. */}}
 {{- define "apportion.misfit" -}}
 {{- if .Values.pipeline.manifest -}}
-{{- $images := list (include "apportion.image" (dict "root" . "image" .Values.images.cpu)) (include "apportion.image" (dict "root" . "image" .Values.images.gpu)) -}}
-{{- $found := list -}}
+{{- $cpu := include "apportion.image" (dict "root" . "image" .Values.images.cpu) -}}
+{{- $gpu := include "apportion.image" (dict "root" . "image" .Values.images.gpu) -}}
+{{- $others := list -}}
 {{- range include "apportion.objects" . | fromJsonArray -}}
 {{- range $executor := dig "spec" "pipelineSpec" "deploymentSpec" "executors" dict . -}}
-{{- if not (has $executor.container.image $images) }}{{ $found = append $found $executor.container.image }}{{ end -}}
+{{- $image := $executor.container.image -}}
+{{- if not (has $image (list $cpu $gpu)) }}{{ $others = append $others $image }}{{ end -}}
 {{- end -}}
 {{- end -}}
-{{- with $found | uniq | sortAlpha | join ", " -}}
-pipeline.manifest runs {{ . }} where images.* say {{ join ", " $images }}
+{{- with $others | uniq | sortAlpha | join ", " -}}
+pipeline.manifest runs {{ . }} where images.* say {{ $cpu }}, {{ $gpu }}
 {{- end -}}
 {{- else -}}
 {{- $own := omit (include "apportion.cluster" . | fromJson) "kfp" -}}
@@ -61,7 +69,9 @@ the chart's compiled pipeline is for other values of {{ . }}
 {{- end -}}
 {{- end }}
 
-{{/* What a version runs, to be compared, as JSON: without the SDK that wrote it, which its name says nothing of either. */}}
+{{/* What a version runs, as JSON, to compare two versions: without the version of the SDK, which is not part
+     of the hash in its name either. */}}
 {{- define "apportion.content" -}}
-{{- dict "pipeline" (omit (.spec.pipelineSpec | default dict) "sdkVersion") "platform" (.spec.platformSpec | default dict) | toJson -}}
+{{- $pipeline := omit (.spec.pipelineSpec | default dict) "sdkVersion" -}}
+{{- dict "pipeline" $pipeline "platform" (.spec.platformSpec | default dict) | toJson -}}
 {{- end }}

@@ -1,11 +1,14 @@
-{{/* Network policies: which peers and ports an address means. Rules and ports are JSON lists. */}}
+{{/* Network policies: which peers and ports an address stands for. Rules and ports are JSON lists. */}}
 
-{{/* Where an address is, as JSON: the namespace of a service; of a host of two labels, which may be one or not, its second; and the port. */}}
+{{/* Where an address may be, as JSON. inside: a namespace of the cluster, or empty. outside: whether it may
+     be outside the cluster. A host of two labels may be a service (its second label is the namespace) or a
+     host elsewhere. */}}
 {{- define "apportion.place" -}}
 {{- $url := urlParse (.url | default "https://any.host.outside") -}}
 {{- $host := regexReplaceAll ":[0-9]+$" $url.host "" | trimSuffix "." -}}
 {{- $labels := splitList "." $host -}}
-{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (eq $url.scheme "http" | ternary "80" "443") | int -}}
+{{- $usual := eq $url.scheme "http" | ternary "80" "443" -}}
+{{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default $usual | int -}}
 {{- $service := regexFind "[.][^.]+[.]svc([.]|$)" $host -}}
 {{- if hasPrefix "[" $host -}}{{/* an IPv6 address */}}
 {{- dict "inside" "" "outside" true "port" $port | toJson -}}
@@ -18,17 +21,20 @@
 {{- end -}}
 {{- end }}
 
-{{/* Egress rules for an address; takes (dict "root" $ "url" URL "to" PEERS "ports" PORTS). A service of the cluster is its namespace, on any
-     port, as that of its pods is not in the address; anything else the world without the addresses where clouds serve credentials. */}}
+{{/* Egress rules for an address; takes (dict "root" $ "url" URL "to" PEERS "ports" PORTS). For a service of
+     the cluster: its namespace on any port, as the address does not contain the ports of its pods. For any
+     other address: the world, without the addresses where clouds serve credentials. */}}
 {{- define "apportion.egress" -}}
 {{- $place := include "apportion.place" . | fromJson -}}
 {{- $rules := list -}}
 {{- $port := .ports | default (list $place.port) -}}
 {{- if .to -}}
-{{- $rules = append $rules (include "apportion.rule" (dict "to" .to "ports" (empty $place.inside | ternary $port .ports)) | fromJson) -}}
+{{- $ports := empty $place.inside | ternary $port .ports -}}
+{{- $rules = append $rules (include "apportion.rule" (dict "to" .to "ports" $ports) | fromJson) -}}
 {{- else -}}
 {{- with $place.inside -}}
-{{- $rules = append $rules (include "apportion.rule" (dict "to" (list (include "apportion.namespace" . | fromJson)) "ports" $.ports) | fromJson) -}}
+{{- $peers := list (include "apportion.namespace" . | fromJson) -}}
+{{- $rules = append $rules (include "apportion.rule" (dict "to" $peers "ports" $.ports) | fromJson) -}}
 {{- end -}}
 {{- if $place.outside -}}
 {{- $world := list
@@ -40,11 +46,14 @@
 {{- toJson $rules -}}
 {{- end }}
 
-{{/* One rule, for TCP or the protocols that are named; without ports for any. */}}
+{{/* One rule; takes "to", "ports" and "protocols" (TCP by default). Without ports the rule is for any port.
+     */}}
 {{- define "apportion.rule" -}}
 {{- $ports := list -}}
 {{- range $port := .ports -}}
-{{- range $protocol := $.protocols | default (list "TCP") }}{{ $ports = append $ports (dict "protocol" $protocol "port" ($port | int)) }}{{ end -}}
+{{- range $protocol := $.protocols | default (list "TCP") -}}
+{{- $ports = append $ports (dict "protocol" $protocol "port" ($port | int)) -}}
+{{- end -}}
 {{- end -}}
 {{- $rule := dict -}}
 {{- with .to }}{{ $_ := set $rule "to" . }}{{ end -}}
@@ -56,21 +65,24 @@
 {{- dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" .)) | toJson -}}
 {{- end }}
 
-{{/* What runs and Jobs reach of KFP: its own services, and the address of its API server where that is elsewhere. */}}
+{{/* Rules for what runs and Jobs connect to in KFP: KFP's own services, and the address of its API server
+     where that is elsewhere. */}}
 {{- define "apportion.kfprules" -}}
-{{- $told := .Values.networkPolicy.kfp -}}
+{{- $policy := .Values.networkPolicy.kfp -}}
 {{- $kfp := .Values.kfp -}}
-{{- $peers := $told.to | default (list (include "apportion.namespace" $kfp.namespace | fromJson)) -}}
-{{- $rules := list (include "apportion.rule" (dict "to" $peers "ports" $told.ports) | fromJson) -}}
+{{- $peers := $policy.to | default (list (include "apportion.namespace" $kfp.namespace | fromJson)) -}}
+{{- $rules := list (include "apportion.rule" (dict "to" $peers "ports" $policy.ports) | fromJson) -}}
 {{- if $kfp.host -}}
 {{- if ne (include "apportion.place" (dict "root" . "url" $kfp.host) | fromJson).inside $kfp.namespace -}}
-{{- $rules = concat $rules (include "apportion.egress" (dict "root" . "url" $kfp.host "to" $told.to) | fromJsonArray) -}}
+{{- $address := dict "root" . "url" $kfp.host "to" $policy.to -}}
+{{- $rules = concat $rules (include "apportion.egress" $address | fromJsonArray) -}}
 {{- end -}}
 {{- end -}}
 {{- toJson $rules -}}
 {{- end }}
 
-{{/* A NetworkPolicy for egress; takes (dict "root" $ "name" SUFFIX "rules" LIST "not" (list COMPONENTS that do without)). */}}
+{{/* A NetworkPolicy for egress; takes (dict "root" $ "name" SUFFIX "rules" LIST), and "not": the list of
+     components that it does not select. */}}
 {{- define "apportion.policy" -}}
 apiVersion: networking.k8s.io/v1
 kind: NetworkPolicy
@@ -89,7 +101,8 @@ spec:
     {{- toYaml .rules | nindent 4 }}
 {{- end }}
 
-{{/* "true" where pods are to be scraped and the cluster knows how. */}}
+{{/* "true" where metrics of pods are to be scraped and the cluster has the API for it. */}}
 {{- define "apportion.podmonitor" -}}
-{{- if and .Values.monitoring.podMonitor.enabled (.Capabilities.APIVersions.Has "monitoring.coreos.com/v1") }}true{{ end -}}
+{{- $api := .Capabilities.APIVersions.Has "monitoring.coreos.com/v1" -}}
+{{- if and .Values.monitoring.podMonitor.enabled $api }}true{{ end -}}
 {{- end }}
