@@ -1,1 +1,2 @@
-"""Kubeflow components, one file per stage: each body is one call of the library."""
+"""Kubeflow components, one file per stage, written by components/generate.py: each body is one call of the
+library."""

@@ -1,4 +1,5 @@
-"""close: the exit handler; ends the tracking run that a failed or stopped pipeline left running."""
+"""close: ends the tracking run that a failed or stopped pipeline left running."""
+# Written by `make generate` from apportion.config.stages: change the table there, not this file.
 
 from kfp import dsl
 

@@ -1,4 +1,5 @@
-"""evaluate: credits against retrained models."""
+"""evaluate: evidence for and against the credits."""
+# Written by `make generate` from apportion.config.stages: change the table there, not this file.
 
 from kfp import dsl
 

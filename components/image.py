@@ -1,4 +1,5 @@
-"""The image that components name when nobody else does, as in local runs, which run none; on a cluster `cluster.images` says."""
+"""The image that components name where no cluster is configured, as in local runs, which start no container.
+On a cluster the options `cluster.images` name the image of each stage."""
 
 IMAGE = "python"
 """KFP's local runner warns of an image whose name does not contain this word."""

@@ -1,4 +1,5 @@
 """plan: what a round evaluates, or that there is nothing to do."""
+# Written by `make generate` from apportion.config.stages: change the table there, not this file.
 
 from kfp import dsl
 

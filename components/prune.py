@@ -1,4 +1,5 @@
-"""prune: the base model made smaller."""
+"""prune: the pruned model that fine-tuning starts from."""
+# Written by `make generate` from apportion.config.stages: change the table there, not this file.
 
 from kfp import dsl
 

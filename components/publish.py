@@ -1,4 +1,5 @@
-"""publish: statement, report, tracking, head."""
+"""publish: statement, report and tracking run of a round."""
+# Written by `make generate` from apportion.config.stages: change the table there, not this file.
 
 from kfp import dsl
 

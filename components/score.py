@@ -1,4 +1,5 @@
 """score: ledger records of one shard's coalitions."""
+# Written by `make generate` from apportion.config.stages: change the table there, not this file.
 
 from kfp import dsl
 

@@ -1,4 +1,5 @@
-"""train: base model and reference."""
+"""train: the base model, and what properties are measured against."""
+# Written by `make generate` from apportion.config.stages: change the table there, not this file.
 
 from kfp import dsl
 

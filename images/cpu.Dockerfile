@@ -1,12 +1,13 @@
-# Every stage of a round on CPU, registration and checks: `make images` builds it, docs/containers.md explains it.
-# gpu.Dockerfile differs in what its head says, the build of torch and the labels; a test holds them together.
+# The image for every stage of a round on CPU, for registration and for checks. `make images` builds it;
+# docs/containers.md explains it. gpu.Dockerfile differs only in its head, the build of torch, one variable
+# and the labels, which a test checks.
 
-# Needs python3, 3.11 or newer, with venv. A release names its base by digest: name@sha256:…
+# The base needs python3, 3.11 or newer, with venv. A release names its base by digest: name@sha256:…
 ARG BASE_IMAGE=docker.io/library/python:3.11-slim-bookworm
-# A build without CUDA: PyPI has none, so another index or the wheels have to offer it.
+# The build of torch without CUDA. PyPI does not have it, so another index or the wheels must.
 ARG TORCH_BUILD=cpu
 
-# Wheels that pip takes before it asks an index; none, but for `--build-context wheels=FOLDER`.
+# Wheels that pip prefers to those of an index: none, unless the build has `--build-context wheels=FOLDER`.
 FROM scratch AS wheels
 
 # checkov:skip=CKV_DOCKER_7:the default of BASE_IMAGE names its version
@@ -14,7 +15,7 @@ FROM ${BASE_IMAGE} AS wanted
 WORKDIR /wanted
 COPY pyproject.toml constraints.txt images/requirements.py ./
 ARG TORCH_BUILD
-# Of all that pyproject.toml says only this can change what is installed.
+# Only this part of pyproject.toml can change what is installed.
 RUN python3 requirements.py list "${TORCH_BUILD}" > requirements.txt
 
 FROM ${BASE_IMAGE} AS dependencies
@@ -23,19 +24,23 @@ WORKDIR /opt/apportion/share/apportion
 COPY constraints.txt images/requirements.py ./
 COPY --from=wanted /wanted/requirements.txt ./
 ARG TORCH_BUILD
-# Where packages come from, and whom to trust there, is for the builder to say: as secrets they leave nothing in the image or its history.
-# The lock holds for what builds a package, too. pip does not stay. Bytecode is not compared with its source: neither ever changes.
-RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.crt --mount=type=bind,from=wheels,target=/run/wheels \
+# The builder chooses the index and its certificate authorities. As secrets they are neither in the image nor
+# in its history. The lock is valid for packages that build others, too. pip is removed. Bytecode is not
+# compared with its source, as neither changes.
+RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.crt \
+    --mount=type=bind,from=wheels,target=/run/wheels \
     umask 022 \
     && python3 -m venv /tmp/tools \
-    && export PIP_CONFIG_FILE=/run/secrets/pip.conf PIP_CONSTRAINT=$PWD/constraints.txt PIP_BUILD_CONSTRAINT=$PWD/constraints.txt \
+    && export PIP_CONFIG_FILE=/run/secrets/pip.conf \
+        PIP_CONSTRAINT=$PWD/constraints.txt PIP_BUILD_CONSTRAINT=$PWD/constraints.txt \
     && if [ -e /run/secrets/ca.crt ]; then export PIP_CERT=/run/secrets/ca.crt; fi \
-    && /tmp/tools/bin/python -m pip --python /opt/apportion/bin/python install --quiet --no-input --disable-pip-version-check \
-        --no-cache-dir --no-compile --find-links /run/wheels --requirement requirements.txt \
+    && /tmp/tools/bin/python -m pip --python /opt/apportion/bin/python install \
+        --quiet --no-input --disable-pip-version-check --no-cache-dir --no-compile \
+        --find-links /run/wheels --requirement requirements.txt \
     && rm -r /tmp/tools \
     && /opt/apportion/bin/python -B requirements.py check "${TORCH_BUILD}" \
     && { /opt/apportion/bin/python -B -m compileall -q -j 0 --invalidation-mode unchecked-hash /opt/apportion/lib \
-        || echo "compiled all but the files above, which are for another Python"; }
+        || echo "compiled all but the files above, which are for another version of Python"; }
 
 FROM dependencies AS code
 WORKDIR /build
@@ -47,15 +52,18 @@ COPY pipelines pipelines
 COPY configs /code/configs
 RUN umask 022 \
     && set -- --quiet --disable-pip-version-check --no-deps --no-index --no-cache-dir \
-    && /tools/bin/python -m pip --python /opt/apportion/bin/python wheel "$@" --no-build-isolation --wheel-dir /wheel . \
-    && /tools/bin/python -m pip --python /opt/apportion/bin/python install "$@" --no-compile --prefix /code /wheel/*.whl \
-    && /opt/apportion/bin/python -B -m compileall -q --invalidation-mode unchecked-hash -s /code -p /opt/apportion /code/lib \
+    && /tools/bin/python -m pip --python /opt/apportion/bin/python wheel "$@" \
+        --no-build-isolation --wheel-dir /wheel . \
+    && /tools/bin/python -m pip --python /opt/apportion/bin/python install "$@" \
+        --no-compile --prefix /code /wheel/*.whl \
+    && /opt/apportion/bin/python -B -m compileall -q --invalidation-mode unchecked-hash \
+        -s /code -p /opt/apportion /code/lib \
     && chmod -R go-w /code
 
-# A layer of a few megabytes, the only one that a change of code makes anew.
+# A layer of a few megabytes, the only one that is rebuilt after a change of code.
 FROM dependencies
 COPY --from=code /code /opt/apportion
-# A user by number has no name or home of its own; every cache is in /work or off.
+# A user who is only a number has no name and no home. Every cache is in /work or off.
 ENV PATH=/opt/apportion/bin:$PATH \
     HOME=/work \
     TMPDIR=/tmp \
@@ -68,10 +76,10 @@ ENV PATH=/opt/apportion/bin:$PATH \
     MLFLOW_DISABLE_TELEMETRY=true \
     GIT_PYTHON_REFRESH=quiet
 WORKDIR /work
-# All that is written to; everything else may be read-only.
+# The only folders that are written to. The rest may be read-only.
 VOLUME ["/work", "/tmp"]
 USER 10001:10001
-# Whatever the base has: KFP and the chart name the command themselves.
+# No entry point of the base: KFP and the chart set the command themselves.
 ENTRYPOINT []
 CMD ["apportion", "--help"]
 # checkov:skip=CKV_DOCKER_2:a stage is a task that ends, and Kubernetes reads no HEALTHCHECK

@@ -1,7 +1,9 @@
-"""What an image installs, out of pyproject.toml and constraints.txt: runs inside the build, with the standard library alone.
+"""The packages that an image installs, from pyproject.toml and constraints.txt. Runs inside the build and
+needs only the standard library.
 
-`requirements.py list [BUILD]` prints requirements, `requirements.py check [BUILD]` compares what its Python has installed with the lock.
-BUILD is the local version of the build of torch: cpu; that of the CUDA the lock is for, as cu130; or nothing, where the index has but one.
+`requirements.py list [BUILD]` prints the requirements. `requirements.py check [BUILD]` compares the installed
+packages with the lock. BUILD is the local version of the build of torch: cpu; the CUDA version that the lock
+is for, as cu130; or nothing, where the index has a single build.
 """
 
 import re
@@ -15,7 +17,7 @@ EXTRA = "pipeline"
 
 
 def name(requirement: str) -> str:
-    """The normal form of the name that a requirement starts with."""
+    """The normalized name of the package that a requirement names."""
     return re.sub(r"[-_.]+", "-", re.match(r"[\w.-]+", requirement)[0]).lower()  # type: ignore[index]
 
 
@@ -25,26 +27,32 @@ def lock() -> dict[str, str]:
 
 
 def requirements(build: str) -> Iterator[str]:
-    """The runtime's and the pipeline's requirements; versions are those of the lock, which pip is given too."""
+    """The requirements of the package and of its extra `pipeline`. Their versions are in the lock, which pip
+    gets as constraints."""
     project = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["project"]
     for requirement in [*project["dependencies"], *project["optional-dependencies"][EXTRA]]:
-        if name(requirement) == "torch":  # three signs: without a build none may be named, where an index has PyPI's and others
-            requirement = f"torch=={lock()['torch']}+{build}" if build else f"torch==={lock()['torch']}"
+        if name(requirement) == "torch":
+            # Without a build, === excludes versions with a local part: an index may offer other builds too.
+            version = lock()["torch"]
+            requirement = f"torch=={version}+{build}" if build else f"torch==={version}"
         yield requirement
 
 
 def problems(build: str) -> Iterator[str]:
-    """Every installed distribution that is not what the lock says, and a build of torch for other machines."""
+    """A message for every installed package with another version than the lock's, and for the wrong build of
+    torch."""
     locked = lock()
-    for found in distributions():
-        version, known = found.version.partition("+")[0], locked.get(name(found.name))
-        if version != known:
-            yield f"found {found.name} {found.version} installed, expected {known or 'nothing'} (constraints.txt)"
+    for package in distributions():
+        expected = locked.get(name(package.name))
+        if package.version.partition("+")[0] != expected:
+            found = f"{package.name} {package.version}"
+            yield f"found {found} installed, expected {expected or 'nothing'} (constraints.txt)"
     from torch.version import __version__, cuda
 
     if (cuda is None) != (build == "cpu"):
-        mend = "name the build (TORCH_BUILD) or choose an index that has it"
-        yield f"found torch {__version__}, expected a build {'without' if build == 'cpu' else 'with'} CUDA: {mend}"
+        expected = f"a build {'without' if build == 'cpu' else 'with'} CUDA"
+        fix = "name the build (TORCH_BUILD) or choose an index that has it"
+        yield f"found torch {__version__}, expected {expected}: {fix}"
 
 
 def main(act: str, build: str = "") -> int:

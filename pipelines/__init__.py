@@ -1,1 +1,1 @@
-"""The DAGs, and the commands that run, compile, submit and schedule them."""
+"""The pipeline, and the commands that run, compile, submit and schedule it."""

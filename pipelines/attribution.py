@@ -1,60 +1,62 @@
-"""The attribution pipeline: plan, then everything a round lacks, shard by shard, then credits, evidence and publication."""
+"""The attribution pipeline, built from the table of stages (`apportion.config.stages.STAGES`): plan, then the
+stages that make models, then the coalitions shard by shard, then credits, evidence and publication."""
 
+from collections.abc import Sequence
+from importlib import import_module
 from typing import Any
 
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 from kfp.dsl.pipeline_task import PipelineTask
 
-from apportion.config import Cluster
-from components.attribute import attribute
-from components.close import close
-from components.evaluate import evaluate
-from components.finetune import finetune
-from components.plan import plan
-from components.prune import prune
-from components.publish import publish
-from components.sample import sample
-from components.score import score
-from components.train import train
+from apportion.config.cluster import Cluster
+from apportion.config.stages import of_phase
 from pipelines.cluster import equip
 
 
 def attribution(cluster: Cluster | None = None) -> GraphComponent:
-    """The pipeline for a cluster, whose tasks have what its configuration says, or for this machine, where they have nothing of it."""
+    """The pipeline for a cluster, whose configuration decides what each task gets, or for this machine, where
+    tasks get none of it."""
 
-    def task(component: Any, **inputs: Any) -> PipelineTask:
-        """Never from KFP's cache, which cannot see the store: every stage returns at once where its outputs are there."""
-        made: PipelineTask = component(**inputs).set_caching_options(False)
-        return made if cluster is None else equip(made, component.name, cluster)
+    def task(stage: str, **inputs: Any) -> PipelineTask:
+        """The task of a stage. It never uses KFP's cache, which does not know the store: a stage whose
+        outputs are in the store returns at once."""
+        component = getattr(import_module(f"components.{stage}"), stage)
+        new: PipelineTask = component(**inputs).set_caching_options(False)
+        return new if cluster is None else equip(new, stage, cluster)
 
-    def evaluated(round_uri: Any, shard: Any, *before: PipelineTask) -> PipelineTask:
-        """The three tasks that bring a shard's pending coalitions into the ledger; returns the last."""
-        made = task(finetune, round_uri=round_uri, shard=shard).after(*before)
-        sampled = task(sample, round_uri=round_uri, shard=shard).after(made)
-        return task(score, round_uri=round_uri, shard=shard).after(sampled)
+    def chain(
+        stages: Sequence[str], before: Sequence[PipelineTask] = (), **inputs: Any
+    ) -> Sequence[PipelineTask]:
+        """A task for each stage, the first after the tasks `before`, each other after the previous one.
+        Returns the last task, or `before` where there are no stages."""
+        for stage in stages:
+            before = [task(stage, **inputs).after(*before)]
+        return before
 
-    def concluded(round_uri: Any, *before: PipelineTask) -> None:
-        judged = task(evaluate, round_uri=round_uri).after(*before)
-        task(publish, round_uri=round_uri).after(judged)
+    (plan,) = of_phase("plan")
+    (close,) = of_phase("exit")
 
-    @dsl.pipeline(name="apportion-attribution", description="Credits the contributors of a diffusion model's training data.")
-    def whole(config: str, shards: list) -> None:
-        """config: a round's configuration as JSON text; shards: the numbers of the workers, each of which takes its share of coalitions."""
+    @dsl.pipeline(
+        name="apportion-attribution",
+        description="Credits the contributors of a diffusion model's training data.",
+    )
+    def pipeline(config: str, shards: list) -> None:
+        """config: a round's configuration as JSON text; shards: the numbers of the shards, each with its part
+        of the coalitions."""
         job = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         with dsl.ExitHandler(task(close, config=config, job=job)):
             round_uri = task(plan, config=config, job=job).output
             with dsl.If(round_uri != "", name="work"):
-                base = task(train, round_uri=round_uri)
-                pruned = task(prune, round_uri=round_uri).after(base)
+                models = chain(of_phase("models"), round_uri=round_uri)
                 with dsl.ParallelFor(shards, name="coalitions") as shard:
-                    last = evaluated(round_uri, shard, pruned)
-                credited = task(attribute, round_uri=round_uri).after(last)
+                    evaluated = chain(of_phase("coalitions"), models, round_uri=round_uri, shard=shard)
+                (credited,) = chain(of_phase("credits"), evaluated, round_uri=round_uri)
                 with dsl.If(credited.output > 0, name="counterfactuals"):
                     with dsl.ParallelFor(shards, name="removals") as shard:
-                        last = evaluated(round_uri, shard)
-                    concluded(round_uri, last)
+                        evaluated = chain(of_phase("coalitions"), round_uri=round_uri, shard=shard)
+                    chain(of_phase("results"), evaluated, round_uri=round_uri)
                 with dsl.Else(name="no-counterfactuals"):
-                    concluded(round_uri)
+                    chain(of_phase("results"), round_uri=round_uri)
 
-    return whole
+    return pipeline

@@ -1,39 +1,44 @@
-"""What a task of a pipeline gets from the `cluster` section of the configuration. This is the one place that says so."""
+"""What each task of a pipeline gets from the section `cluster` of the configuration. No other module sets
+options of tasks."""
 
 from kfp import kubernetes
 from kfp.dsl.pipeline_task import PipelineTask
 
-from apportion.config import Cluster, Pool, Stage
+from apportion.config.cluster import Cluster, Pool
+from apportion.config.stages import STAGES, Stage
 
 USER = 10001
-"""Of the images: user and group are numbers, so that Kubernetes can see that neither is root."""
+"""User and group of the images, as numbers: Kubernetes cannot see whether a name is root's."""
 
 WRITABLE = {"work": "/work", "tmp": "/tmp"}  # noqa: S108 (the pod's own)
-"""Volumes of their own for what processes write: everything else may be read-only."""
+"""The volumes that processes write to. The rest of the file system may be read-only."""
 
-AUTHORITY = "/etc/apportion/ca"
-TRUSTING = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
-"""Variables that boto3, MLflow's requests and the ssl module take certificate authorities from."""
+CA_FOLDER = "/etc/apportion/ca"
+CA_VARIABLES = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+"""Variables in which boto3, requests (for MLflow) and the ssl module look for certificate authorities."""
 
 BACKOFF = 60
-"""Seconds before a task is tried again; twice as long each time after."""
+"""Seconds before the first retry of a task. Each further retry waits twice as long as the one before."""
 
 
 def equip(task: PipelineTask, stage: Stage, cluster: Cluster) -> PipelineTask:
-    """The same task with image, resources, node, environment, volumes, identity, patience and labels for one stage."""
+    """The same task with image, resources, nodes, environment, volumes, time limit, retries, user and labels
+    of a stage."""
     pool = cluster.pool(stage)
-    task.set_container_image(cluster.images.gpu if pool.accelerators else cluster.images.cpu)
+    task.set_container_image(cluster.image(stage))
     kubernetes.set_image_pull_policy(task, cluster.pull_policy)
     if cluster.pull_secrets:
         kubernetes.set_image_pull_secrets(task, list(cluster.pull_secrets))
     _resources(task, pool)
-    _place(task, pool)
+    _nodes(task, pool)
     _environment(task, cluster)
     _volumes(task, cluster, pool)
-    if stage == "plan":  # which takes what it reads into the store, from where the other stages have it
+    if (
+        STAGES[stage].phase == "plan"
+    ):  # it copies what it reads there to the store; other stages read the store
         for volume in cluster.volumes:
             kubernetes.mount_pvc(task, volume.claim, volume.path)
-    _patience(task, cluster.attempts(stage), round(cluster.hours(stage) * 3600))
+    _limits(task, cluster.attempts(stage), round(cluster.hours(stage) * 3600))
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     for key, value in cluster.labels.items():
         kubernetes.add_pod_label(task, key, value)
@@ -48,22 +53,26 @@ def _resources(task: PipelineTask, pool: Pool) -> None:
         task.set_accelerator_type(pool.accelerator).set_accelerator_limit(pool.accelerators)
 
 
-def _place(task: PipelineTask, pool: Pool) -> None:
+def _nodes(task: PipelineTask, pool: Pool) -> None:
     for key, value in pool.node_selector.items():
         kubernetes.add_node_selector(task, key, value)
     for toleration in pool.tolerations:
-        kubernetes.add_toleration(task, toleration.key, toleration.operator, toleration.value, toleration.effect)
+        kubernetes.add_toleration(
+            task, toleration.key, toleration.operator, toleration.value, toleration.effect
+        )
 
 
 def _environment(task: PipelineTask, cluster: Cluster) -> None:
-    """Plain variables as they are, those of Secrets by reference: no secret is part of a pipeline."""
-    plain = {"HOME": WRITABLE["work"], "TMPDIR": WRITABLE["tmp"]}
+    """Plain variables by value, variables of Secrets by reference: no secret is part of a pipeline."""
+    variables = {"HOME": WRITABLE["work"], "TMPDIR": WRITABLE["tmp"]}
     if cluster.ca:
-        plain |= dict.fromkeys(TRUSTING, f"{AUTHORITY}/{cluster.ca.key}")
-    for name, value in (plain | cluster.env).items():
+        variables |= dict.fromkeys(CA_VARIABLES, f"{CA_FOLDER}/{cluster.ca.key}")
+    for name, value in (variables | cluster.env).items():
         task.set_env_variable(name, value)
     for secret in cluster.secrets:
-        for name, key in secret.env.items():  # one by one: KFP maps keys to variables, and two variables may be from one key
+        # One call for each variable: KFP maps keys to variables, and two variables may come from the same
+        # key.
+        for name, key in secret.env.items():
             kubernetes.use_secret_as_env(task, secret.name, {key: name}, optional=secret.optional)
 
 
@@ -71,15 +80,21 @@ def _volumes(task: PipelineTask, cluster: Cluster, pool: Pool) -> None:
     for name, path in WRITABLE.items():
         kubernetes.empty_dir_mount(task, volume_name=name, mount_path=path)
     if pool.shm is not None:
-        kubernetes.empty_dir_mount(task, volume_name="shm", mount_path="/dev/shm", medium="Memory", size_limit=pool.shm)  # noqa: S108
+        shm = "/dev/shm"  # noqa: S108 (the pod's own)
+        kubernetes.empty_dir_mount(task, "shm", shm, medium="Memory", size_limit=pool.shm)
     if cluster.ca:
-        kubernetes.use_config_map_as_volume(task, cluster.ca.config_map, AUTHORITY)
+        kubernetes.use_config_map_as_volume(task, cluster.ca.config_map, CA_FOLDER)
 
 
-def _patience(task: PipelineTask, attempts: int, seconds: int) -> None:
-    """`seconds` for each attempt. Argo takes the longest backoff for the end of all attempts, from the start of the first; KFP's own
-    hour would leave a task that was lost in its second hour untried."""
+def _limits(task: PipelineTask, retries: int, seconds: int) -> None:
+    """A time limit of `seconds` for each attempt, and so many retries.
+
+    Argo takes the longest backoff as a limit for all attempts together, from the start of the first. With
+    KFP's default, an hour, a task that fails in its second hour would not be retried, so the limit is set to
+    the time that all attempts and waits may take.
+    """
     kubernetes.set_timeout(task, seconds)
-    if attempts:
-        waits = BACKOFF * (2**attempts - 1)
-        task.set_retry(attempts, f"{BACKOFF}s", 2.0, f"{(attempts + 1) * seconds + waits}s")
+    if retries:
+        waits = BACKOFF * (2**retries - 1)
+        longest = (retries + 1) * seconds + waits
+        task.set_retry(retries, f"{BACKOFF}s", backoff_factor=2.0, backoff_max_duration=f"{longest}s")

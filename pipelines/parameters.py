@@ -1,17 +1,19 @@
-"""What a run on a cluster is told. Whatever its pods could not reach is refused here, before anything is sent."""
+"""The parameters of a run on a cluster. Options that its pods could not use are refused before anything is
+sent."""
 
 import logging
 from typing import Any
 
-from apportion import shared
-from apportion.config import Config
+from apportion import submission
+from apportion.config.round import Config
 
 log = logging.getLogger(__name__)
 
 
 def parameters(config: Config) -> dict[str, Any]:
-    """Of a run, after saying what is to be seen to. Raises ConfigError where pods could not use them, or KFP could not carry them."""
-    told = shared.parameters(config)
-    for level, remark in shared.remarks(config, told):
+    """The parameters of a run, after logging remarks on the configuration. Raises ConfigError where pods
+    could not use an option, or where KFP could not carry the parameters."""
+    values = submission.parameters(config)
+    for level, remark in submission.remarks(config, values):
         log.log(level, "%s", remark)
-    return told
+    return values

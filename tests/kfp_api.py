@@ -1,8 +1,10 @@
-"""A small Kubeflow Pipelines server: the REST API of version 2.17 that `pipelines` talks to, in memory, in a thread.
+"""A small Kubeflow Pipelines server: the part of the REST API of version 2.17 that `pipelines` uses, in
+memory, in a thread.
 
-What it is sent it reads with the models that kfp_server_api generates from KFP's own definition: a field these do not have, or a value of
-another type, is a problem, and the fixture fails the test. It can misbehave once or always (`fail`), leave fields out or send null for
-them, send byte after byte (`drip`), and knows tokens that are past it. A listing shows few at once.
+It checks requests against the models of kfp_server_api, which are generated from KFP's own definition: an
+unknown field or a value of another type is a problem, and the fixture fails the test. It can fail once or
+always (`fail`), leave out fields or send null for them, send single bytes slowly (`drip`), and refuse tokens.
+A page of a listing has few items.
 """
 
 import io
@@ -17,6 +19,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email import message_from_bytes
 from email.policy import HTTP
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -41,7 +44,8 @@ class Refused(Exception):
 
 
 class Fault(NamedTuple):
-    """How a request is answered instead: `body` is sent as it is, after `seconds`; with `lost` only when it has been done."""
+    """Another answer to a request: `body` is sent unchanged, after `seconds`; with `lost` after the request
+    is done."""
 
     method: str
     path: str
@@ -49,6 +53,9 @@ class Fault(NamedTuple):
     body: bytes | None
     seconds: float
     lost: bool
+
+    def answer(self, message: str) -> bytes:
+        return _error(self.status, message) if self.body is None else self.body
 
 
 class Request(NamedTuple):
@@ -59,18 +66,19 @@ class Request(NamedTuple):
 
 
 def check(value: Any, kind: str, where: str) -> Iterator[str]:
-    """What is wrong with a JSON value as one of kfp_server_api's types."""
+    """How a JSON value differs from a type of kfp_server_api."""
     if value is None:
         return
-    if found := re.fullmatch(r"(?:list\[(.+)\]|dict\(str, (.+)\))", kind):
-        inner = found[1] or found[2]
-        if not isinstance(value, list if found[1] else dict):
+    if container := re.fullmatch(r"(?:list\[(.+)\]|dict\(str, (.+)\))", kind):
+        inner = container[1] or container[2]
+        if not isinstance(value, list if container[1] else dict):
             yield f"{where}: found {value!r}, expected {kind}"
             return
-        for key, item in enumerate(value) if found[1] else value.items():
+        for key, item in enumerate(value) if container[1] else value.items():
             yield from check(item, inner, f"{where}.{key}")
     elif kind in PRIMITIVE:
-        numeric = where.endswith(".max_concurrency") and isinstance(value, int)  # int64: protobuf's JSON takes number and text
+        # max_concurrency is an int64, which may be a number or text in protobuf's JSON.
+        numeric = where.endswith(".max_concurrency") and isinstance(value, int)
         if not isinstance(value, PRIMITIVE[kind]) and not numeric:
             yield f"{where}: found {value!r}, expected {kind}"
     elif allowed := getattr(getattr(api, kind), "allowable_values", None):
@@ -86,18 +94,30 @@ def check(value: Any, kind: str, where: str) -> Iterator[str]:
                 yield from check(item, fields[name], f"{where}.{name}")
 
 
+@cache
+def _parsed(text: str | bytes) -> str:
+    """A compiled pipeline as JSON. Tests upload few different ones, and parsing one takes long."""
+    documents = list(yaml.load_all(text, yaml.CSafeLoader))
+    kinds = (pipeline_spec_pb2.PipelineSpec, pipeline_spec_pb2.PlatformSpec)
+    messages = [
+        json_format.ParseDict(document, kind()) for document, kind in zip(documents, kinds, strict=False)
+    ]
+    specs = [json_format.MessageToDict(message) for message in messages]
+    return json.dumps({"pipeline_spec": specs[0], "platform_spec": specs[1]} if len(specs) == 2 else specs[0])
+
+
 class KfpApi:
-    """The state of the server, and what it was asked."""
+    """The state of the server, and the requests that it received."""
 
     def __init__(self) -> None:
         self.url = ""
         self.multi_user = False
         self.version = "2.17.0"
-        self.account = "pipeline-runner"  # of runs for which none is named
-        self.page = 1  # so many are on a page of a listing, if that many are asked for
+        self.account = "pipeline-runner"  # of runs that name none
+        self.page = 1  # the most items on a page of a listing
         self.left_out: set[str] = set()  # fields
         self.nulls: set[str] = set()  # fields
-        self.charset = ""  # after the type of an answer
+        self.charset = ""  # added to the content type of an answer
         self.drip = 0.0  # seconds before each byte of an answer
         self.tokens: set[str] | None = None
         self.forbidden: set[str] = set()  # namespaces
@@ -112,17 +132,29 @@ class KfpApi:
         self.states = ["PENDING", "RUNNING", "SUCCEEDED"]  # of a run, one at each look
         self.failed: list[api.V2beta1PipelineTaskDetail] = []
         self.most_enabled = 0
-        self._numbers, self._lock, self._wire = itertools.count(1), threading.Lock(), api.ApiClient()
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._wire = api.ApiClient()
 
     def fail(
-        self, method: str, path: str, status: int, body: bytes | str | None = None, times: int = 1, seconds: float = 0.0, lost: bool = False
+        self,
+        method: str,
+        path: str,
+        status: int,
+        body: bytes | str | None = None,
+        times: int = 1,
+        seconds: float = 0.0,
+        lost: bool = False,
     ) -> None:
-        """Answers the next requests to a path (a regular expression) so, without a body as KFP tells of a failure."""
+        """Sets the answer to the next requests for a path (a regular expression). Without a body it is KFP's
+        message of a failure."""
         data = body.encode() if isinstance(body, str) else body
         self.faults.append([Fault(method, path, status, data, seconds, lost), times])
 
     def sent(self, method: str, path: str) -> list[Request]:
-        return [request for request in self.requests if request.method == method and re.search(path, request.path)]
+        return [
+            request for request in self.requests if request.method == method and re.search(path, request.path)
+        ]
 
     # One request
 
@@ -132,24 +164,27 @@ class KfpApi:
         if fault:
             time.sleep(fault.seconds)
         if fault and not fault.lost and fault.status:
-            return fault.status, _error(fault.status, "injected") if fault.body is None else fault.body
+            return fault.status, fault.answer("injected")
         with self._lock:
             try:
                 self._allowed(request)
-                made = self._do(request, headers, body)
+                result = self._do(request, headers, body)
             except Refused as error:
                 return error.status, _error(error.status, str(error))
         if fault and fault.lost:
-            return fault.status, _error(fault.status, "the answer was lost") if fault.body is None else fault.body
-        return 200, json.dumps(self._thinned(self._wire.sanitize_for_serialization(made))).encode()
+            return fault.status, fault.answer("the answer was lost")
+        return 200, json.dumps(self._thinned(self._wire.sanitize_for_serialization(result))).encode()
 
-    def _thinned(self, told: Any) -> Any:
-        """Without the fields that are left out."""
-        if isinstance(told, list):
-            return [self._thinned(item) for item in told]
-        if not isinstance(told, dict):
-            return told
-        return {key: None if key in self.nulls else self._thinned(value) for key, value in told.items() if key not in self.left_out}
+    def _thinned(self, value: Any) -> Any:
+        """A JSON value without the fields in `left_out`, and with null for those in `nulls`."""
+        if not (self.left_out or self.nulls):
+            return value
+        if isinstance(value, list):
+            return [self._thinned(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        kept = {key: item for key, item in value.items() if key not in self.left_out}
+        return {key: None if key in self.nulls else self._thinned(item) for key, item in kept.items()}
 
     def _fault(self, request: Request) -> Fault | None:
         for entry in self.faults:
@@ -160,174 +195,210 @@ class KfpApi:
 
     def _allowed(self, request: Request) -> None:
         if self.tokens is not None and request.token not in self.tokens:
-            raise Refused(401, "Request header error: there is no user identity header." if request.token is None else "Jwt is expired")
-        if request.query.get("namespace") in self.forbidden:
-            raise Refused(403, f"User is not authorized with reason: cannot list in {request.query['namespace']}")
+            missing = "Request header error: there is no user identity header."
+            raise Refused(401, missing if request.token is None else "Jwt is expired")
+        if (namespace := request.query.get("namespace")) in self.forbidden:
+            raise Refused(403, f"User is not authorized with reason: cannot list in {namespace}")
 
     def _do(self, request: Request, headers: Any, body: bytes) -> Any:
         path = request.path.removeprefix("/apis/v2beta1/")
+        listed = self._listed
         routes = {
-            ("GET", r"healthz"): lambda: {
-                "commit_sha": "0" * 40,
-                "tag_name": self.version,
-                "multi_user": self.multi_user,
-                "pipeline_store": "database",
-            },
-            ("GET", r"pipelines"): lambda: self._listed(api.V2beta1ListPipelinesResponse, self.pipelines, request, "namespace"),
+            ("GET", r"healthz"): self._healthz,
+            ("GET", r"pipelines"): lambda: listed(
+                api.V2beta1ListPipelinesResponse, self.pipelines, request, "namespace"
+            ),
             ("POST", r"pipelines"): lambda: self._pipeline(self._read("V2beta1Pipeline", body)),
             ("POST", r"pipelines/upload"): lambda: self._upload(request, headers, body),
             ("POST", r"pipelines/upload_version"): lambda: self._upload_version(request, headers, body),
-            ("GET", r"pipelines/([^/]+)/versions"): lambda id: self._listed(
-                api.V2beta1ListPipelineVersionsResponse, self._versions(id), request, ""
+            ("GET", r"pipelines/([^/]+)/versions"): lambda pipeline: listed(
+                api.V2beta1ListPipelineVersionsResponse, self._versions(pipeline), request, ""
             ),
-            ("GET", r"pipelines/[^/]+/versions/([^/]+)"): lambda id: _one(self.versions, "pipeline_version_id", id),
-            ("GET", r"experiments"): lambda: self._listed(api.V2beta1ListExperimentsResponse, self.experiments, request, "namespace"),
+            ("GET", r"pipelines/[^/]+/versions/([^/]+)"): lambda version: _one(
+                self.versions, "pipeline_version_id", version
+            ),
+            ("GET", r"experiments"): lambda: listed(
+                api.V2beta1ListExperimentsResponse, self.experiments, request, "namespace"
+            ),
             ("POST", r"experiments"): lambda: self._experiment(self._read("V2beta1Experiment", body)),
-            ("GET", r"runs"): lambda: self._listed(api.V2beta1ListRunsResponse, self.runs, request, "experiment_id"),
+            ("GET", r"runs"): lambda: listed(
+                api.V2beta1ListRunsResponse, self.runs, request, "experiment_id"
+            ),
             ("POST", r"runs"): lambda: self._run(self._read("V2beta1Run", body)),
             ("GET", r"runs/([^/]+)"): self._look,
-            ("GET", r"recurringruns"): lambda: self._listed(api.V2beta1ListRecurringRunsResponse, self.recurring, request, "namespace"),
+            ("GET", r"recurringruns"): lambda: listed(
+                api.V2beta1ListRecurringRunsResponse, self.recurring, request, "namespace"
+            ),
             ("POST", r"recurringruns"): lambda: self._recur(self._read("V2beta1RecurringRun", body)),
-            ("DELETE", r"recurringruns/([^/]+)"): lambda id: self.recurring.remove(_one(self.recurring, "recurring_run_id", id)) or {},
+            ("DELETE", r"recurringruns/([^/]+)"): self._delete,
             ("POST", r"recurringruns/([^/]+):enable"): self._enable,
         }
         for (method, pattern), act in routes.items():
-            if method == request.method and (found := re.fullmatch(pattern, path)):
-                return act(*found.groups())
+            if method == request.method and (match := re.fullmatch(pattern, path)):
+                return act(*match.groups())
         raise Refused(404, "Not Found")
 
+    def _healthz(self) -> dict[str, Any]:
+        return {
+            "commit_sha": "0" * 40,
+            "tag_name": self.version,
+            "multi_user": self.multi_user,
+            "pipeline_store": "database",
+        }
+
+    def _delete(self, identifier: str) -> dict[str, Any]:
+        self.recurring.remove(_one(self.recurring, "recurring_run_id", identifier))
+        return {}
+
     def _read(self, model: str, body: bytes) -> Any:
-        told = json.loads(body)
-        wrong = list(check(told, model, model))
-        self.problems += wrong
-        if wrong:
-            raise Refused(400, "; ".join(wrong))
+        problems = list(check(json.loads(body), model, model))
+        self.problems += problems
+        if problems:
+            raise Refused(400, "; ".join(problems))
         return self._wire.deserialize(type("Response", (), {"data": body}), model)
 
     def _listed(self, kind: Any, things: list[Any], request: Request, by: str) -> Any:
-        """A page of those that a filter of names selects, in the namespace or of the experiment; like the server, nothing says that there
-        are none, and a token is good for the same filter only."""
-        wanted, chosen = dict[str, str](), request.query.get("filter") or "{}"
+        """A page of the things that the filter of names selects, in the namespace or of the experiment. As
+        KFP's server does, it sends null for an empty page, and accepts a page token with the same filter
+        only."""
+        wanted = dict[str, str]()
+        chosen = request.query.get("filter") or "{}"
         for predicate in json.loads(chosen).get("predicates", []):
             if set(predicate) != {"operation", "key", "stringValue"} or predicate["operation"] != "EQUALS":
                 self.problems.append(f"filter {predicate}")
             wanted[predicate["key"]] = predicate["stringValue"]
         if by == "namespace" and self.multi_user is False and request.query.get("namespace"):
             raise Refused(400, "In single-user mode, the request cannot filter by namespace.")
-        of = request.query.get(by) or ("" if by == "namespace" else None)
-        found = [
-            thing
-            for thing in things
-            if all(getattr(thing, key) == value for key, value in wanted.items()) and (of is None or (getattr(thing, by) or "") == of)
+        owner = request.query.get(by) or ("" if by == "namespace" else None)
+        if owner is not None:
+            things = [thing for thing in things if (getattr(thing, by) or "") == owner]
+        matches = [
+            thing for thing in things if all(getattr(thing, key) == value for key, value in wanted.items())
         ]
         start, _, same = (request.query.get("page_token") or f"0 {chosen}").partition(" ")
         if same != chosen:
             raise Refused(400, "The page token was made with another filter.")
         end = int(start) + min(self.page, int(request.query.get("page_size") or 20))
         (field,) = (name for name, inner in kind.openapi_types.items() if inner.startswith("list["))
-        told = {field: found[int(start) : end] or None, "next_page_token": f"{end} {chosen}" if end < len(found) else None}
-        return kind(total_size=len(found), **told)
+        page = {
+            field: matches[int(start) : end] or None,
+            "next_page_token": f"{end} {chosen}" if end < len(matches) else None,
+        }
+        return kind(total_size=len(matches), **page)
 
     def _id(self, kind: str) -> str:
         return f"{kind}-{next(self._numbers)}"
 
     # Pipelines
 
-    def _pipeline(self, told: Any) -> Any:
-        if not told.name:
+    def _pipeline(self, pipeline: Any) -> Any:
+        if not pipeline.name:
             raise Refused(400, "name is required")
-        if self.multi_user is False and told.namespace:
+        if self.multi_user is False and pipeline.namespace:
             raise Refused(400, "In single-user mode, CreatePipeline shouldn't contain a namespace")
-        if any((known.name, known.namespace) == (told.name, told.namespace) for known in self.pipelines):
-            raise Refused(409, f"The name {told.name} already exists")
-        told.pipeline_id, told.created_at = self._id("pipeline"), datetime.now(UTC)
-        self.pipelines.append(told)
-        return told
+        names = [(known.name, known.namespace) for known in self.pipelines]
+        if (pipeline.name, pipeline.namespace) in names:
+            raise Refused(409, f"The name {pipeline.name} already exists")
+        pipeline.pipeline_id = self._id("pipeline")
+        pipeline.created_at = datetime.now(UTC)
+        self.pipelines.append(pipeline)
+        return pipeline
 
     def _spec(self, headers: Any, body: bytes) -> dict[str, Any]:
-        """The uploaded file, as strictly as the server reads it: the pipeline, beside what is said for its platform where it is."""
-        message = message_from_bytes(b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n" + body, policy=HTTP)
-        (part,) = message.iter_parts()
+        """The uploaded file, parsed as strictly as the server does: the pipeline, and its options for a
+        platform where it has them."""
+        head = b"Content-Type: " + headers["Content-Type"].encode() + b"\r\n\r\n"
+        (part,) = message_from_bytes(head + body, policy=HTTP).iter_parts()
         disposition = part["Content-Disposition"].params
         if disposition["name"] != "uploadfile" or not disposition["filename"].endswith(".yaml"):
             raise Refused(400, "Failed to read pipeline from file")
-        documents = list(yaml.safe_load_all(part.get_content()))
-        kinds = (pipeline_spec_pb2.PipelineSpec, pipeline_spec_pb2.PlatformSpec)
-        told = [json_format.MessageToDict(json_format.ParseDict(text, kind())) for text, kind in zip(documents, kinds, strict=False)]
-        return {"pipeline_spec": told[0], "platform_spec": told[1]} if len(told) == 2 else told[0]
+        return json.loads(_parsed(part.get_content()))
 
     def _upload(self, request: Request, headers: Any, body: bytes) -> Any:
-        made = self._pipeline(api.V2beta1Pipeline(name=request.query["name"], display_name=request.query["name"]))
-        self._add_version(made.pipeline_id, request.query["name"], self._spec(headers, body))
-        return made
+        name = request.query["name"]
+        pipeline = self._pipeline(api.V2beta1Pipeline(name=name, display_name=name))
+        self._add_version(pipeline.pipeline_id, name, self._spec(headers, body))
+        return pipeline
 
     def _upload_version(self, request: Request, headers: Any, body: bytes) -> Any:
         _one(self.pipelines, "pipeline_id", request.query["pipelineid"])
-        return self._add_version(request.query["pipelineid"], request.query["name"], self._spec(headers, body))
+        return self._add_version(
+            request.query["pipelineid"], request.query["name"], self._spec(headers, body)
+        )
 
     def _add_version(self, pipeline: str, name: str, spec: dict[str, Any]) -> Any:
         if any((known.pipeline_id, known.name) == (pipeline, name) for known in self.versions):
             raise Refused(409, f"Failed to create a pipeline version: {name} already exists")
-        made = api.V2beta1PipelineVersion(
-            pipeline_id=pipeline, pipeline_version_id=self._id("version"), name=name, display_name=name, pipeline_spec=spec
+        version = api.V2beta1PipelineVersion(
+            pipeline_id=pipeline,
+            pipeline_version_id=self._id("version"),
+            name=name,
+            display_name=name,
+            pipeline_spec=spec,
         )
-        self.versions.append(made)
-        return made
+        self.versions.append(version)
+        return version
 
     def _versions(self, pipeline: str) -> list[Any]:
         return [version for version in self.versions if version.pipeline_id == pipeline]
 
     # Runs
 
-    def _experiment(self, told: Any) -> Any:
-        if self.multi_user and not told.namespace:
+    def _experiment(self, experiment: Any) -> Any:
+        if self.multi_user and not experiment.namespace:
             raise Refused(400, "Experiment has no namespace")
-        if not self.multi_user and told.namespace:
+        if not self.multi_user and experiment.namespace:
             raise Refused(400, "In single-user mode, CreateExperiment shouldn't contain a namespace")
-        if any((known.display_name, known.namespace) == (told.display_name, told.namespace) for known in self.experiments):
-            raise Refused(409, f"Experiment with name {told.display_name} already exists")
-        told.experiment_id = self._id("experiment")
-        self.experiments.append(told)
-        return told
+        names = [(known.display_name, known.namespace) for known in self.experiments]
+        if (experiment.display_name, experiment.namespace) in names:
+            raise Refused(409, f"Experiment with name {experiment.display_name} already exists")
+        experiment.experiment_id = self._id("experiment")
+        self.experiments.append(experiment)
+        return experiment
 
-    def _started(self, told: Any) -> None:
-        reference = told.pipeline_version_reference
-        if _one(self.versions, "pipeline_version_id", reference.pipeline_version_id).pipeline_id != reference.pipeline_id:
+    def _start(self, run: Any) -> None:
+        """Checks a run or a recurring run, and fills in what the server chooses for both."""
+        reference = run.pipeline_version_reference
+        version = _one(self.versions, "pipeline_version_id", reference.pipeline_version_id)
+        if version.pipeline_id != reference.pipeline_id:
             raise Refused(400, "the version is of another pipeline")
-        _one(self.experiments, "experiment_id", told.experiment_id)
-        if len(json.dumps(told.runtime_config.parameters)) > MAX_PARAMETER_BYTES:
+        experiment = _one(self.experiments, "experiment_id", run.experiment_id)
+        if len(json.dumps(run.runtime_config.parameters)) > MAX_PARAMETER_BYTES:
             raise Refused(400, f"The input parameter length exceed maximum size of {MAX_PARAMETER_BYTES}.")
-        told.namespace = _one(self.experiments, "experiment_id", told.experiment_id).namespace
-        told.service_account = told.service_account or self.account
-        told.created_at = datetime.now(UTC)
+        run.namespace = experiment.namespace
+        run.service_account = run.service_account or self.account
+        run.created_at = datetime.now(UTC)
 
-    def _run(self, told: Any) -> Any:
-        self._started(told)
-        told.run_id, told.state = self._id("run"), "PENDING"
-        self.runs.append(told)
-        return told
+    def _run(self, run: Any) -> Any:
+        self._start(run)
+        run.run_id = self._id("run")
+        run.state = "PENDING"
+        self.runs.append(run)
+        return run
 
-    def _look(self, id: str) -> Any:
-        run = _one(self.runs, "run_id", id)
+    def _look(self, identifier: str) -> Any:
+        run = _one(self.runs, "run_id", identifier)
         run.state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
         if run.state == "FAILED" and self.failed:
             run.run_details = api.V2beta1RunDetails(task_details=self.failed)
         return run
 
-    def _recur(self, told: Any) -> Any:
-        self._started(told)
-        if len(told.trigger.cron_schedule.cron.split()) != 6:
+    def _recur(self, run: Any) -> Any:
+        self._start(run)
+        if len(run.trigger.cron_schedule.cron.split()) != 6:
             raise Refused(400, "Schedule cron is not a supported format")
-        if not 1 <= int(told.max_concurrency) <= 10:
+        if not 1 <= int(run.max_concurrency) <= 10:
             raise Refused(400, "The max concurrency of the recurring run is out of range")
-        told.recurring_run_id, told.status = self._id("recurring"), "ENABLED" if told.mode == "ENABLE" else "DISABLED"
-        told.runtime_config.parameters["shards"] = [float(shard) for shard in told.runtime_config.parameters["shards"]]  # as a Struct does
-        self.recurring.append(told)
-        self.most_enabled = max(self.most_enabled, sum(run.status == "ENABLED" for run in self.recurring))
-        return told
+        run.recurring_run_id = self._id("recurring")
+        run.status = "ENABLED" if run.mode == "ENABLE" else "DISABLED"
+        parameters = run.runtime_config.parameters  # a protobuf Struct, whose numbers are all floating-point
+        parameters["shards"] = [float(shard) for shard in parameters["shards"]]
+        self.recurring.append(run)
+        self.most_enabled = max(self.most_enabled, sum(known.status == "ENABLED" for known in self.recurring))
+        return run
 
-    def _enable(self, id: str) -> Any:
-        run = _one(self.recurring, "recurring_run_id", id)
+    def _enable(self, identifier: str) -> Any:
+        run = _one(self.recurring, "recurring_run_id", identifier)
         run.status, run.mode = "ENABLED", "ENABLE"
         return {}
 
@@ -340,12 +411,13 @@ def _one(things: list[Any], key: str, value: str) -> Any:
 
 
 def _error(status: int, message: str) -> bytes:
-    """As KFP's gateway says it."""
-    return json.dumps({"error": message, "code": CODES.get(status, 2), "message": message, "details": []}).encode()
+    """A failure as KFP's gateway sends it."""
+    answer = {"error": message, "code": CODES.get(status, 2), "message": message, "details": []}
+    return json.dumps(answer).encode()
 
 
 class Dripping(io.RawIOBase):
-    """Writes byte after byte."""
+    """Writes single bytes, with a pause before each."""
 
     def __init__(self, into: Any, seconds: float) -> None:
         self.into, self.seconds = into, seconds
@@ -359,14 +431,18 @@ class Dripping(io.RawIOBase):
 
 @contextmanager
 def serve(server: KfpApi, tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]:
-    """Answers at `server.url` until the end of the block; over TLS as `servers.certified` makes it."""
+    """Answers at `server.url` until the end of the block; over TLS with a context of `servers.certified`."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = (
+            True  # otherwise each answer takes 40 ms, as its head and its body are sent apart
+        )
 
         def handle_any(self) -> None:
             parts = urlsplit(self.path)
-            query = {key: values[0] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
+            queries = parse_qs(parts.query, keep_blank_values=True)
+            query = {key: values[0] for key, values in queries.items()}
             token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, data = server.answer(Request(self.command, parts.path, query, token), self.headers, body)
@@ -375,20 +451,19 @@ def serve(server: KfpApi, tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]
             self.send_response(status)
             if 300 <= status < 400:
                 self.send_header("Location", data.decode())
-            self.send_header("Content-Type", "text/html" if data.startswith(b"<") else "application/json" + server.charset)
+            kind = "text/html" if data.startswith(b"<") else f"application/json{server.charset}"
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
 
         do_GET = do_POST = do_DELETE = handle_any  # noqa: N815
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
-
-        def handle_error(self, *args: Any) -> None:
-            """A client may have gone."""
+        def log_message(self, *args: Any) -> None:
+            """Prints nothing."""
 
     listening = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    # A client may have closed its connection.
     listening.handle_error = lambda *_: None  # type: ignore[method-assign]
     if tls:
         listening.socket = tls.wrap_socket(listening.socket, server_side=True)
@@ -403,7 +478,8 @@ def serve(server: KfpApi, tls: ssl.SSLContext | None = None) -> Iterator[KfpApi]
 
 @pytest.fixture
 def kfp_api(monkeypatch: pytest.MonkeyPatch) -> Iterator[KfpApi]:
-    """A server without pipelines, and an environment that names no other; whatever it was sent must have been right."""
+    """A server without pipelines, and an environment that names no other server. Fails the test after an
+    invalid request."""
     for name in (
         "KFP_TOKEN",
         "KFP_TOKEN_FILE",

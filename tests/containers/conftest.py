@@ -1,4 +1,4 @@
-"""The image under test, the servers that its containers speak to, and one whole round in containers."""
+"""The image under test, the servers that its containers use, and one whole round in containers."""
 
 import os
 import subprocess
@@ -14,15 +14,17 @@ from servers import CREDENTIALS, make_bucket, mlflow_server, s3_endpoint  # noqa
 from tasks import ROOT, Cluster, Engine
 from tiny import CONFIG, REMOVALS
 
-from apportion.config import Config, load
+from apportion.config.loading import load
+from apportion.config.round import Config
 
 TIMES = pytest.StashKey[dict[str, float]]()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """What needs an engine is collected where it is asked for by name, as `make test-containers` does."""
-    asked = any("tests/containers" in Path(argument).as_posix() for argument in config.args)
-    return None if asked or collection_path.name in ("containers", "test_dockerfiles.py") else True
+    """Tests that need an engine are collected only where this folder is an argument, as in `make
+    test-containers`."""
+    requested = any("tests/containers" in Path(argument).as_posix() for argument in config.args)
+    return None if requested or collection_path.name in ("containers", "test_dockerfiles.py") else True
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
@@ -32,32 +34,38 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 @pytest.fixture(scope="session")
 def times(pytestconfig: pytest.Config) -> dict[str, float]:
-    """Shown at the end: seconds of what is not to become slow."""
+    """Seconds of the steps that must not become slow; they are printed at the end."""
     return pytestconfig.stash.setdefault(TIMES, {})
 
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory, times: dict[str, float]) -> dict[str, str]:
     """Variables of `make images` for this machine."""
-    begun = time.perf_counter()
-    told = build_variables(tmp_path_factory.mktemp("build")) | {"BASE_IMAGE_CPU": base(), "IMAGES": "cpu"}
-    times["engine and base"] = time.perf_counter() - begun
-    return told
+    start = time.perf_counter()
+    folder = tmp_path_factory.mktemp("build")
+    variables = build_variables(folder) | {"BASE_IMAGE_CPU": base(), "IMAGES": "cpu"}
+    times["engine and base"] = time.perf_counter() - start
+    return variables
 
 
 @pytest.fixture(scope="session")
 def image(build: dict[str, str], times: dict[str, float]) -> Iterator[Engine]:
     tag = os.environ.get("IMAGE_CPU", "localhost/apportion-test/cpu:current")
     times["image"] = make_images(build | {"IMAGE_CPU": tag})
-    yield (made := Engine(engine(), tag))
-    made.clear()
+    built = Engine(engine(), tag)
+    yield built
+    built.clear()
 
 
 @pytest.fixture(scope="session")
 def cluster(image: Engine, s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Cluster:  # noqa: F811
     make_bucket(s3_endpoint, BUCKET)
-    kernels = {name: os.environ[name] for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ}  # of this processor
-    return Cluster(image, tmp_path_factory.mktemp("pods"), CREDENTIALS | kernels | {"AWS_ENDPOINT_URL_S3": s3_endpoint})
+    # Options of OpenBLAS for this processor: results differ in their last bits between its kernels.
+    kernels = {
+        name: os.environ[name] for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE") if name in os.environ
+    }
+    env = CREDENTIALS | kernels | {"AWS_ENDPOINT_URL_S3": s3_endpoint}
+    return Cluster(image, tmp_path_factory.mktemp("pods"), env)
 
 
 @pytest.fixture(scope="session")
@@ -74,10 +82,11 @@ def done(cluster: Cluster, config: Config, times: dict[str, float]) -> Done:
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory, config: Config, times: dict[str, float]) -> Path:
     """The folder of the same round, run without containers by `python -m pipelines run` in a work folder."""
-    workdir, begun = tmp_path_factory.mktemp("local"), time.perf_counter()
+    workdir = tmp_path_factory.mktemp("local")
+    start = time.perf_counter()
     command = [sys.executable, "-m", "pipelines", "run", CONFIG, "--workdir", workdir, "--set", REMOVALS]
-    ran = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert ran.returncode == 0, ran.stdout
-    times["round without containers"] = time.perf_counter() - begun
-    (round,) = (workdir / "store" / "rounds").iterdir()
-    return round
+    result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert result.returncode == 0, result.stdout
+    times["round without containers"] = time.perf_counter() - start
+    (folder,) = (workdir / "store" / "rounds").iterdir()
+    return folder

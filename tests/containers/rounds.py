@@ -1,4 +1,5 @@
-"""One whole round in containers: the pipeline's tasks in its order, one of which is killed at work and tried again."""
+"""One whole round in containers: the pipeline's tasks in its order, one of which is killed while it works and
+is then run again."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,9 +11,9 @@ import pytest
 from servers import CREDENTIALS
 from tasks import Cluster, Ended
 
-from apportion.config import Config
-from apportion.stages import SHARDED
-from apportion.stages.round import Round
+from apportion.config.round import Config
+from apportion.config.stages import of_phase
+from apportion.rounds.round import Round
 from pipelines.parameters import parameters
 
 BUCKET, PREFIX = "containers", "team/apportion/"
@@ -20,38 +21,41 @@ BUCKET, PREFIX = "containers", "team/apportion/"
 
 @dataclass(frozen=True)
 class Done:
-    """A round that ran in containers, one of which was killed at work."""
+    """A round that ran in containers, one of which was killed while it worked."""
 
     uri: str
     killed: Ended
-    status: dict[str, str]  # of the killed one's process, as the kernel told
-    root: str  # how its root was mounted
+    status: dict[str, str]  # of the process of the killed container, from the kernel
+    root: str  # the options with which its root was mounted
     round: Round
     bucket: dict[str, tuple[bytes, dict[str, str]]]  # objects and their metadata
 
 
 def run_round(cluster: Cluster, config: Config, times: dict[str, float]) -> Done:
-    """The pipeline's tasks in their order, those of two shards side by side; shard 1's first fine-tuning is killed, and tried again."""
-    begun, sent = time.perf_counter(), parameters(config)
-    uri = cluster.run("plan", config=sent["config"], job="job-1")
-    for stage in ("train", "prune"):
+    """Runs the pipeline's tasks in its order, those of the two shards at the same time. The first fine-tuning
+    of shard 1 is killed and then run again."""
+    start = time.perf_counter()
+    values = parameters(config)
+    uri = cluster.run("plan", config=values["config"], job="job-1")
+    for stage in of_phase("models"):
         cluster.run(stage, round_uri=uri)
-    before = times["until fine-tuning"] = time.perf_counter() - begun
+    before = times["until fine-tuning"] = time.perf_counter() - start
     killed, status, root = kill_at_work(cluster, uri)
-    times["killed"] = time.perf_counter() - begun - before
-    evaluate(cluster, uri, sent["shards"])
-    if int(cluster.run("attribute", round_uri=uri)) > 0:
-        evaluate(cluster, uri, sent["shards"])
-    for stage in ("evaluate", "publish"):
+    times["killed"] = time.perf_counter() - start - before
+    evaluate(cluster, uri, values["shards"])
+    (credits_stage,) = of_phase("credits")
+    if int(cluster.run(credits_stage, round_uri=uri)) > 0:
+        evaluate(cluster, uri, values["shards"])
+    for stage in of_phase("results"):
         cluster.run(stage, round_uri=uri)
-    cluster.run("close", config=sent["config"], job="job-1", status={"state": "SUCCEEDED"})
-    times["round in containers"] = time.perf_counter() - begun
+    cluster.run("close", config=values["config"], job="job-1", status={"state": "SUCCEEDED"})
+    times["round in containers"] = time.perf_counter() - start
     return Done(uri, killed, status, root, opened(cluster, uri), objects(cluster))
 
 
 def evaluate(cluster: Cluster, uri: str, shards: list[int]) -> None:
     def chain(shard: int) -> None:
-        for stage in SHARDED:
+        for stage in of_phase("coalitions"):
             cluster.run(stage, round_uri=uri, shard=shard)
 
     with ThreadPoolExecutor() as pool:
@@ -59,11 +63,13 @@ def evaluate(cluster: Cluster, uri: str, shards: list[int]) -> None:
 
 
 def kill_at_work(cluster: Cluster, uri: str) -> tuple[Ended, dict[str, str], str]:
-    """Kills a fine-tuning container when it has committed a model or two of a dozen."""
-    known, task = len(models(cluster)), cluster.start("finetune", round_uri=uri, shard=1)
+    """Kills a fine-tuning container when it has committed one or two of a dozen models."""
+    known = len(models(cluster))
+    task = cluster.start("finetune", round_uri=uri, shard=1)
     assert task.pid  # it runs
     status = dict(line.split(":\t", 1) for line in task.proc("status").splitlines() if ":\t" in line)
-    (root,) = (fields[5] for line in task.proc("mountinfo").splitlines() if (fields := line.split())[4] == "/")
+    mounts = [line.split() for line in task.proc("mountinfo").splitlines()]
+    (root,) = (fields[5] for fields in mounts if fields[4] == "/")
     while len(models(cluster)) == known:
         assert task.process.poll() is None, task.end().log
         time.sleep(0.05)
@@ -72,12 +78,18 @@ def kill_at_work(cluster: Cluster, uri: str) -> tuple[Ended, dict[str, str], str
 
 
 def client(cluster: Cluster) -> Any:
-    keys = {name.lower(): value for name, value in CREDENTIALS.items() if name.startswith("AWS_") and "REGION" not in name}
-    return boto3.client("s3", endpoint_url=cluster.env["AWS_ENDPOINT_URL_S3"], region_name=CREDENTIALS["AWS_DEFAULT_REGION"], **keys)
+    return boto3.client(
+        "s3",
+        endpoint_url=cluster.env["AWS_ENDPOINT_URL_S3"],
+        region_name=CREDENTIALS["AWS_DEFAULT_REGION"],
+        aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
+    )
 
 
 def listed(cluster: Cluster, prefix: str = "") -> list[str]:
-    pages = client(cluster).get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=PREFIX + prefix)
+    paginator = client(cluster).get_paginator("list_objects_v2")
+    pages = paginator.paginate(Bucket=BUCKET, Prefix=PREFIX + prefix)
     return [entry["Key"] for page in pages for entry in page.get("Contents", [])]
 
 
@@ -88,7 +100,10 @@ def models(cluster: Cluster) -> list[str]:
 def objects(cluster: Cluster) -> dict[str, tuple[bytes, dict[str, str]]]:
     s3 = client(cluster)
     answers = {key: s3.get_object(Bucket=BUCKET, Key=key) for key in listed(cluster)}
-    return {key.removeprefix(PREFIX): (answer["Body"].read(), answer["Metadata"]) for key, answer in answers.items()}
+    return {
+        key.removeprefix(PREFIX): (answer["Body"].read(), answer["Metadata"])
+        for key, answer in answers.items()
+    }
 
 
 def opened(cluster: Cluster, uri: str) -> Round:

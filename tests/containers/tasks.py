@@ -1,4 +1,5 @@
-"""Tasks of the compiled pipeline as Kubeflow Pipelines runs them: each in a container, by the command that the compiler wrote for it."""
+"""Tasks of the compiled pipeline as Kubeflow Pipelines runs them: each in its own container, with the command
+that the compiler wrote."""
 
 import json
 import os
@@ -18,7 +19,10 @@ import yaml
 ROOT = Path(__file__).parents[2]
 IR = ROOT / "pipelines" / "compiled" / "attribution.yaml"
 USER = "10001:10001"
-RESTRICTED = ("--user", USER, "--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--pids-limit", "512")
+RESTRICTED = (
+    *("--user", USER, "--read-only", "--cap-drop", "all"),
+    *("--security-opt", "no-new-privileges", "--pids-limit", "512"),
+)
 WRITABLE = ("/work", "/tmp")
 OURS = f"apportion-test={uuid.uuid4().hex}"
 """Label of every container that this session starts."""
@@ -26,7 +30,8 @@ OUTPUT = "/work/outputs/executor.json"
 
 
 class Ended(NamedTuple):
-    """How a container ended: its exit code, what it wrote, the value it returned, and which files it left where none should be."""
+    """How a container ended: its exit code, its log, the value it returned, and the files it left where it
+    must leave none."""
 
     code: int
     log: str
@@ -36,48 +41,54 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True)
 class Engine:
-    """podman or docker, and the image that is tested."""
+    """podman or docker, and the image under test."""
 
     name: str
     image: str
 
     def ask(self, *arguments: str | Path, check: bool = True) -> str:
-        """Its standard output."""
-        done = subprocess.run([self.name, *arguments], capture_output=True, text=True)
-        if check and done.returncode:
-            raise RuntimeError(f"{self.name} {' '.join(map(str, arguments))}: {done.stderr}")
-        return done.stdout
+        """The standard output of a command of the engine."""
+        result = subprocess.run([self.name, *arguments], capture_output=True, text=True)
+        if check and result.returncode:
+            raise RuntimeError(f"{self.name} {' '.join(map(str, arguments))}: {result.stderr}")
+        return result.stdout
 
-    def inspect(self, what: str) -> Any:
-        (found,) = json.loads(self.ask("inspect", what))
-        return found
+    def inspect(self, name: str) -> Any:
+        (description,) = json.loads(self.ask("inspect", name))
+        return description
 
     def restricted(self) -> tuple[str, ...]:
-        return (*RESTRICTED, *(("--read-only-tmpfs=false",) if Path(self.name).name == "podman" else ()))  # or /run and more are writable
+        if Path(self.name).name == "podman":  # by default podman makes /run and other folders writable
+            return (*RESTRICTED, "--read-only-tmpfs=false")
+        return RESTRICTED
 
     def inside(self, *command: str, check: bool = True) -> str:
-        """What a command says in a container that may do as little as a stage may, and reach nothing."""
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # what 10001 wrote is not ours where we are not root
-            (work := Path(scratch) / "work").mkdir()
-            return self.ask(
-                "run", "--rm", "--label", OURS, "--network", "none", *self.restricted(), *volumes(work), self.image, *command, check=check
-            )
+        """The output of a command in a container with the same restrictions as a stage, and without a
+        network."""
+        # Files of user 10001 cannot be deleted here unless this runs as root.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:
+            work = Path(scratch) / "work"
+            work.mkdir()
+            options = ["--rm", "--label", OURS, "--network", "none", *self.restricted(), *volumes(work)]
+            return self.ask("run", *options, self.image, *command, check=check)
 
     @cached_property
     def own(self) -> frozenset[str]:
-        """What the engine itself changes of the root of a container that does nothing."""
+        """The files that the engine itself changes in the root of a container that does nothing."""
         name = f"apportion-nothing-{uuid.uuid4().hex[:8]}"
-        self.ask("run", "--name", name, "--label", OURS, "--network", "host", *self.restricted(), self.image, "true")
+        options = ["--name", name, "--label", OURS, "--network", "host", *self.restricted()]
+        self.ask("run", *options, self.image, "true")
         return frozenset(self.changed(name))
 
     def changed(self, container: str) -> list[str]:
-        """What is another in the root of a container that has ended than in its image; the container is removed."""
-        found = [line.split(maxsplit=1)[1] for line in self.ask("diff", container).splitlines()]
+        """The files in the root of a container that differ from its image; the container, which has ended, is
+        removed."""
+        paths = [line.split(maxsplit=1)[1] for line in self.ask("diff", container).splitlines()]
         self.ask("rm", "--force", "--volumes", container)
-        return found
+        return paths
 
     def clear(self) -> None:
-        """Removes what a session that was interrupted has left."""
+        """Removes the containers of this test session that are left, as after an interruption."""
         for container in self.ask("ps", "--all", "--quiet", "--filter", f"label={OURS}").split():
             self.ask("rm", "--force", "--volumes", container)
 
@@ -87,14 +98,15 @@ def _within(path: str, folders: Sequence[str]) -> bool:
 
 
 def volumes(work: Path) -> tuple[str, ...]:
-    """Of a container: this folder, which anybody may write to, as an emptyDir is, and a /tmp of its own."""
+    """The volumes of a container: this folder, which every user may write to as in an emptyDir, and its own
+    /tmp."""
     work.chmod(0o777)
     return ("--volume", f"{work}:/work", "--tmpfs", "/tmp:rw,mode=1777")
 
 
 @dataclass
 class Task:
-    """A stage in a container of its own, from its start to its end."""
+    """A stage in its own container, from its start to its end."""
 
     engine: Engine
     container: str
@@ -103,20 +115,23 @@ class Task:
 
     @property
     def pid(self) -> int:
-        """Of its first process, as this machine counts."""
+        """The number of its first process on this machine."""
         while self.process.poll() is None:
-            said = self.engine.ask("inspect", "--format", "{{.State.Pid}}", self.container, check=False).strip()
-            if said.isdigit() and int(said):
-                return int(said)
+            command = ("inspect", "--format", "{{.State.Pid}}", self.container)
+            text = self.engine.ask(*command, check=False).strip()
+            if text.isdigit() and int(text):
+                return int(text)
             time.sleep(0.05)
         raise RuntimeError(f"{self.container} is not running: {self.process.communicate()[0]}")
 
     def proc(self, name: str) -> str:
-        """A file of /proc about its first process, as the kernel tells those inside, whatever the user is called outside."""
+        """A file of /proc about its first process, read inside the container: outside, its user may have
+        another number."""
         return self.engine.ask("exec", self.container, "cat", f"/proc/1/{name}")
 
     def kill(self) -> None:
-        """At once, as a node does that goes away: by the kernel where that may be, since an engine takes its time."""
+        """Kills it at once, as when its node fails. Where this runs as root, the signal is sent directly,
+        since the engine is slow."""
         if os.geteuid() == 0:
             os.kill(self.pid, signal.SIGKILL)
         else:
@@ -125,16 +140,19 @@ class Task:
     def end(self) -> Ended:
         log = self.process.communicate(timeout=540)[0]
         output = self.work / OUTPUT.removeprefix("/work/")
-        value = json.loads(output.read_text(encoding="utf-8")).get("parameterValues", {}).get("Output") if output.exists() else None
-        strays = [path for path in self.engine.changed(self.container) if path not in self.engine.own and not _within(path, WRITABLE)]
-        left = sorted(str(path.relative_to(self.work)) for path in self.work.rglob("*") if path.is_file())
-        strays += [f"/work/{path}" for path in left if not path.startswith("outputs/")]
+        value = None
+        if output.exists():
+            value = json.loads(output.read_text(encoding="utf-8")).get("parameterValues", {}).get("Output")
+        changed = [path for path in self.engine.changed(self.container) if path not in self.engine.own]
+        strays = [path for path in changed if not _within(path, WRITABLE)]
+        files = sorted(str(path.relative_to(self.work)) for path in self.work.rglob("*") if path.is_file())
+        strays += [f"/work/{path}" for path in files if not path.startswith("outputs/")]
         return Ended(self.process.returncode, log, value, strays)
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Runs tasks with these variables, each with a folder below `scratch` as its /work."""
+    """Runs tasks with these environment variables, each with a folder below `scratch` as its /work."""
 
     engine: Engine
     scratch: Path
@@ -142,40 +160,45 @@ class Cluster:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def start(self, stage: str, **inputs: Any) -> Task:
-        told = yaml.safe_load(IR.read_text(encoding="utf-8").partition("\n---\n")[0])["deploymentSpec"]["executors"][f"exec-{stage}"]
-        env = {entry["name"]: entry["value"] for entry in told["container"]["env"]} | dict(self.env)
-        arguments = [part.replace("{{$}}", json.dumps(executor_input(inputs))) for part in told["container"]["args"]]
-        return self._start(stage, env, [*told["container"]["command"], *arguments])
+        specification = yaml.safe_load(IR.read_text(encoding="utf-8").partition("\n---\n")[0])
+        container = specification["deploymentSpec"]["executors"][f"exec-{stage}"]["container"]
+        env = {entry["name"]: entry["value"] for entry in container["env"]} | dict(self.env)
+        arguments = [part.replace("{{$}}", json.dumps(executor_input(inputs))) for part in container["args"]]
+        return self._start(stage, env, [*container["command"], *arguments])
 
     def _start(self, name: str, env: Mapping[str, str], command: Sequence[str]) -> Task:
         container = f"apportion-{name}-{uuid.uuid4().hex[:8]}"
         work = self.scratch / container
         work.mkdir(parents=True)
-        options = [
-            *self.engine.restricted(), "--network", "host", "--memory", "4g", *volumes(work),
-            *(part for variable in env for part in ("--env", variable)),
-        ]  # fmt: skip
+        options = ["--name", container, "--label", OURS, "--network", "host", "--memory", "4g"]
+        options += [*self.engine.restricted(), *volumes(work)]
+        options += [part for variable in env for part in ("--env", variable)]
         process = subprocess.Popen(
-            [self.engine.name, "run", "--name", container, "--label", OURS, *options, self.engine.image, *command],
-            env=os.environ | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+            [self.engine.name, "run", *options, self.engine.image, *command],
+            env=os.environ | env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
         return Task(self.engine, container, process, work)
 
     def command(self, *command: str) -> Ended:
-        """How a command of one's own ends in the same circumstances."""
+        """How another command ends in such a container."""
         return self._start(command[0], self.env, command).end()
 
     def run(self, stage: str, **inputs: Any) -> Any:
-        """The task's value. Raises AssertionError where it failed, or left a file where none should be."""
-        begun = time.perf_counter()
+        """The task's value. Raises AssertionError where it failed, or left a file where it must leave
+        none."""
+        start = time.perf_counter()
         ended = self.start(stage, **inputs).end()
-        self.seconds[f"{stage} {inputs.get('shard', '')}".strip()] = round(time.perf_counter() - begun, 1)
+        self.seconds[f"{stage} {inputs.get('shard', '')}".strip()] = round(time.perf_counter() - start, 1)
         assert ended.code == 0, ended.log
         assert ended.strays == [], ended
         return ended.value
 
 
 def executor_input(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What KFP's launcher tells the executor, which leaves the task's value in a file."""
-    outputs = {"parameters": {"Output": {"outputFile": "/work/outputs/Output"}}, "outputFile": OUTPUT}
+    """The input that KFP's launcher gives to the executor, which writes the task's value to a file."""
+    output = {"outputFile": "/work/outputs/Output"}
+    outputs = {"parameters": {"Output": output}, "outputFile": OUTPUT}
     return {"inputs": {"parameterValues": dict(inputs)}, "outputs": outputs}

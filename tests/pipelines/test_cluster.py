@@ -1,25 +1,36 @@
-"""What every task of the compiled pipeline gets from the `cluster` section, and the pods that KFP makes of it."""
+"""What every task of the compiled pipeline gets from the section `cluster`, and the pods that KFP makes of
+the tasks."""
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
+from commands import compiled as compiled_for
 from tiny import CONFIG, ROOT, ran
 
 from apportion import __version__
-from apportion.config import WORKERS, Cluster, load
+from apportion.config.cluster import Cluster
+from apportion.config.loading import load
+from apportion.config.stages import STAGES
 from pipelines.attribution import attribution
-from pipelines.package import content, pack
+from pipelines.package import content
 
-STAGES = ("plan", "train", "prune", "finetune", "sample", "score", "attribute", "evaluate", "publish", "close")
 EVERYTHING = {
-    "images": {"cpu": "registry.example.com:5000/a/cpu@sha256:" + "0" * 64, "gpu": "registry.example.com:5000/a/gpu:1"},
+    "images": {
+        "cpu": "registry.example.com:5000/a/cpu@sha256:" + "0" * 64,
+        "gpu": "registry.example.com:5000/a/gpu:1",
+    },
     "pull_policy": "Always",
     "pull_secrets": ["registry", "mirror"],
     "secrets": [
         {"name": "s3", "env": {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "key"}},
-        {"name": "mlflow", "env": {"MLFLOW_TRACKING_TOKEN": "token", "MLFLOW_AGAIN": "token"}, "optional": True},
+        {
+            "name": "mlflow",
+            "env": {"MLFLOW_TRACKING_TOKEN": "token", "MLFLOW_AGAIN": "token"},
+            "optional": True,
+        },
     ],
     "env": {"AWS_ENDPOINT_URL_S3": "https://s3.example.com", "AWS_REGION": "eu-1"},
     "ca": {"config_map": "apportion-ca", "key": "bundle.pem"},
@@ -44,44 +55,58 @@ EVERYTHING = {
 
 
 class Compiled:
-    """A pipeline by stage: its container, what is said of it for Kubernetes, and its task. Of the stages that occur twice both."""
+    """A pipeline by stage: its container, its options for Kubernetes, and its task. A stage in two loops has
+    two of each."""
 
     def __init__(self, documents: list[dict[str, Any]]) -> None:
         self.documents = documents
         spec, platform = documents
-        self.containers = {name: body["container"] for name, body in spec["deploymentSpec"]["executors"].items()}
-        self.kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
-        self.tasks = {
-            f"exec-{task['componentRef']['name'].removeprefix('comp-')}": task
-            for dag in (spec["root"]["dag"], *(component["dag"] for component in spec["components"].values() if "dag" in component))
-            for task in dag["tasks"].values()
+        self.containers = {
+            name: body["container"] for name, body in spec["deploymentSpec"]["executors"].items()
         }
+        self.kubernetes = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+        components = [spec["root"], *spec["components"].values()]
+        tasks = [
+            task
+            for component in components
+            if "dag" in component
+            for task in component["dag"]["tasks"].values()
+        ]
+        self.tasks = {f"exec-{task['componentRef']['name'].removeprefix('comp-')}": task for task in tasks}
 
     def of(self, stage: str, part: str) -> dict[str, Any]:
-        """A part of a stage; what occurs twice must be alike."""
-        found = [value for name, value in getattr(self, part).items() if name.removeprefix("exec-").rstrip("-0123456789") == stage]
-        assert found
-        assert part == "tasks" or found == [found[0]] * len(found)
-        return found[0]
+        """A part of a stage; if it occurs twice, both must be equal."""
+        parts = getattr(self, part).items()
+        matches = [
+            value for name, value in parts if name.removeprefix("exec-").rstrip("-0123456789") == stage
+        ]
+        assert matches
+        assert part == "tasks" or matches == [matches[0]] * len(matches)
+        return matches[0]
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiled():
     """Compiles for a cluster, each once."""
     known: dict[str, Compiled] = {}
 
-    def of(**told: Any) -> Compiled:
-        cluster = Cluster.model_validate(told)
-        if (key := cluster.model_dump_json()) not in known:
-            path = pack(attribution(cluster), tmp_path_factory.mktemp("compiled")).path
-            known[key] = Compiled(list(yaml.safe_load_all(path.read_text())))
+    def compiled_with(**options: Any) -> Compiled:
+        cluster = Cluster.model_validate(options)
+        key = cluster.model_dump_json()
+        if key not in known:
+            known[key] = Compiled(documents(compiled_for(cluster).data))
         return known[key]
 
-    return of
+    return compiled_with
 
 
-def golden() -> list[dict[str, Any]]:
-    return list(yaml.safe_load_all((ROOT / "pipelines" / "compiled" / "attribution.yaml").read_text()))
+def documents(data: bytes) -> list[dict[str, Any]]:
+    """The documents of a YAML file."""
+    return list(yaml.load_all(data, yaml.CSafeLoader))
+
+
+def golden(name: str = "attribution") -> list[dict[str, Any]]:
+    return documents((ROOT / "pipelines" / "compiled" / f"{name}.yaml").read_bytes())
 
 
 # Stage by stage
@@ -89,31 +114,47 @@ def golden() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_by_default(stage, compiled):
-    found = compiled()
-    container, said, task = (found.of(stage, part) for part in ("containers", "kubernetes", "tasks"))
-    worker = stage in WORKERS
-    assert container["image"] == f"apportion/{'gpu' if worker else 'cpu'}:{__version__}"
+    pipeline = compiled()
+    container, options, task = (pipeline.of(stage, part) for part in ("containers", "kubernetes", "tasks"))
+    accelerated = STAGES[stage].accelerated
+    assert container["image"] == f"apportion/{'gpu' if accelerated else 'cpu'}:{__version__}"
     resources = container["resources"]
-    assert (resources["resourceCpuRequest"], "resourceCpuLimit" in resources) == ("4" if worker else "1", False)
-    assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"] == ("16Gi" if worker else "4Gi")
-    if worker:
-        assert (resources["accelerator"]["resourceType"], resources["accelerator"]["resourceCount"]) == ("nvidia.com/gpu", "1")
-        assert said["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
-    assert ("accelerator" in resources) == ("tolerations" in said) == worker
+    assert resources["resourceCpuRequest"] == ("4" if accelerated else "1")
+    assert "resourceCpuLimit" not in resources
+    memory = "16Gi" if accelerated else "4Gi"
+    assert resources["resourceMemoryRequest"] == resources["resourceMemoryLimit"] == memory
+    if accelerated:
+        accelerator = resources["accelerator"]
+        assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("nvidia.com/gpu", "1")
+        toleration = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+        assert options["tolerations"] == [toleration]
+    assert ("accelerator" in resources) == ("tolerations" in options) == accelerated
     assert container["env"] == [{"name": "HOME", "value": "/work"}, {"name": "TMPDIR", "value": "/tmp"}]
-    shm = [{"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "2Gi"}] if worker else []
-    assert said["emptyDirMounts"] == [{"volumeName": "work", "mountPath": "/work"}, {"volumeName": "tmp", "mountPath": "/tmp"}, *shm]
-    assert said["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
-    assert (said["imagePullPolicy"], said["activeDeadlineSeconds"]) == ("IfNotPresent", str(24 * 3600))
-    assert {name: (s["secretName"], s["optional"]) for s in said["secretAsEnv"] for name in variables(s)} == {
+    mounts = [{"volumeName": "work", "mountPath": "/work"}, {"volumeName": "tmp", "mountPath": "/tmp"}]
+    if accelerated:
+        shm = {"volumeName": "shm", "mountPath": "/dev/shm", "medium": "Memory", "sizeLimit": "2Gi"}
+        mounts.append(shm)
+    assert options["emptyDirMounts"] == mounts
+    assert options["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
+    assert options["imagePullPolicy"] == "IfNotPresent"
+    assert options["activeDeadlineSeconds"] == str(24 * 3600)
+    secrets = {
+        name: (s["secretName"], s["optional"]) for s in options["secretAsEnv"] for name in variables(s)
+    }
+    assert secrets == {
         "AWS_ACCESS_KEY_ID": ("apportion-s3", True),
         "AWS_SECRET_ACCESS_KEY": ("apportion-s3", True),
         "MLFLOW_TRACKING_USERNAME": ("apportion-mlflow", True),
         "MLFLOW_TRACKING_PASSWORD": ("apportion-mlflow", True),
     }
-    assert said["podMetadata"] == {"labels": {"app.kubernetes.io/part-of": "apportion"}}  # by which the chart's policies know them
-    assert not {"nodeSelector", "imagePullSecret", "configMapAsVolume"} & set(said)
-    assert task.get("retryPolicy", {}).get("maxRetryCount", 0) == (0 if stage in ("plan", "close") else 2)
+    # The chart's network policies select pods by this label.
+    assert options["podMetadata"] == {"labels": {"app.kubernetes.io/part-of": "apportion"}}
+    assert not {"nodeSelector", "imagePullSecret", "configMapAsVolume"} & set(options)
+    assert retries(task) == (0 if stage in ("plan", "close") else 2)
+
+
+def retries(task: dict[str, Any]) -> int:
+    return task.get("retryPolicy", {}).get("maxRetryCount", 0)
 
 
 def variables(secret: dict[str, Any]) -> list[str]:
@@ -122,137 +163,185 @@ def variables(secret: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_with_everything(stage, compiled):
-    found = compiled(**EVERYTHING)
-    container, said, task = (found.of(stage, part) for part in ("containers", "kubernetes", "tasks"))
-    pool = {"train": "large", "score": "cpu"}.get(stage, "gpu" if stage in WORKERS else "cpu")
+    pipeline = compiled(**EVERYTHING)
+    container, options, task = (pipeline.of(stage, part) for part in ("containers", "kubernetes", "tasks"))
+    default = "gpu" if STAGES[stage].accelerated else "cpu"
+    pool = {"train": "large", "score": "cpu"}.get(stage, default)
     assert container["image"] == EVERYTHING["images"]["cpu" if pool == "cpu" else "gpu"]
-    assert said["imagePullPolicy"] == "Always"
-    assert [secret["secretName"] for secret in said["imagePullSecret"]] == ["registry", "mirror"]
+    assert options["imagePullPolicy"] == "Always"
+    assert [secret["secretName"] for secret in options["imagePullSecret"]] == ["registry", "mirror"]
+    authorities = ("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
     assert {variable["name"]: variable["value"] for variable in container["env"]} == {
         "HOME": "/work",
         "TMPDIR": "/tmp",
-        **dict.fromkeys(("AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), "/etc/apportion/ca/bundle.pem"),
+        **dict.fromkeys(authorities, "/etc/apportion/ca/bundle.pem"),
         "AWS_ENDPOINT_URL_S3": "https://s3.example.com",
         "AWS_REGION": "eu-1",
     }
-    assert [(s["secretName"], s["optional"], s["keyToEnv"]) for s in said["secretAsEnv"]] == [
+    assert [(s["secretName"], s["optional"], s["keyToEnv"]) for s in options["secretAsEnv"]] == [
         ("s3", False, [{"secretKey": "id", "envVar": "AWS_ACCESS_KEY_ID"}]),
         ("s3", False, [{"secretKey": "key", "envVar": "AWS_SECRET_ACCESS_KEY"}]),
         ("mlflow", True, [{"secretKey": "token", "envVar": "MLFLOW_TRACKING_TOKEN"}]),
         ("mlflow", True, [{"secretKey": "token", "envVar": "MLFLOW_AGAIN"}]),
     ]
-    (volume,) = said["configMapAsVolume"]
-    assert (volume["configMapName"], volume["mountPath"], volume["optional"]) == ("apportion-ca", "/etc/apportion/ca", False)
+    (volume,) = options["configMapAsVolume"]
+    assert (volume["configMapName"], volume["mountPath"]) == ("apportion-ca", "/etc/apportion/ca")
+    assert volume["optional"] is False
     claims = [("drawings", "/data"), ("networks", "/networks/ours")] if stage == "plan" else []
-    assert [(mount["constant"], mount["mountPath"]) for mount in said.get("pvcMount", [])] == claims
+    assert [(mount["constant"], mount["mountPath"]) for mount in options.get("pvcMount", [])] == claims
     selectors = {"cpu": {"pool": "cpu"}, "gpu": {"example.com/pool": "a100", "zone": "b"}}
-    assert said.get("nodeSelector", {}).get("labels") == selectors.get(pool)
+    assert options.get("nodeSelector", {}).get("labels") == selectors.get(pool)
     tolerations = [{"key": "spot", "operator": "Equal", "value": "yes"}, {"operator": "Exists"}]
-    assert said.get("tolerations") == (tolerations if pool == "gpu" else None)
-    assert said["podMetadata"]["labels"] == EVERYTHING["labels"]
+    assert options.get("tolerations") == (tolerations if pool == "gpu" else None)
+    assert options["podMetadata"]["labels"] == EVERYTHING["labels"]
     hours = {"train": 72, "plan": 0.5}.get(stage, 12)
-    assert said["activeDeadlineSeconds"] == str(round(hours * 3600))
-    retries = {"train": 5, "plan": 1, "close": 0}.get(stage, 3)
-    assert task.get("retryPolicy", {}).get("maxRetryCount", 0) == retries
+    assert options["activeDeadlineSeconds"] == str(round(hours * 3600))
+    assert retries(task) == {"train": 5, "plan": 1, "close": 0}.get(stage, 3)
 
 
 def test_resources_of_a_stage_and_of_its_pool(compiled):
-    found = compiled(**EVERYTHING)
-    score, train, plan = (found.of(stage, "containers")["resources"] for stage in ("score", "train", "plan"))
-    assert (score["resourceCpuRequest"], score["resourceMemoryLimit"], "accelerator" in score) == ("1500m", "8Gi", False)
+    pipeline = compiled(**EVERYTHING)
+    score, train, plan = (
+        pipeline.of(stage, "containers")["resources"] for stage in ("score", "train", "plan")
+    )
+    assert (score["resourceCpuRequest"], score["resourceMemoryLimit"]) == ("1500m", "8Gi")
+    assert "accelerator" not in score
     assert (score["resourceCpuLimit"], plan["resourceCpuLimit"]) == ("2", "2")
-    assert (train["accelerator"]["resourceType"], train["accelerator"]["resourceCount"]) == ("amd.com/gpu", "4")
-    assert not [mount for mount in found.of("train", "kubernetes")["emptyDirMounts"] if mount["mountPath"] == "/dev/shm"]
+    accelerator = train["accelerator"]
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("amd.com/gpu", "4")
+    mounts = pipeline.of("train", "kubernetes")["emptyDirMounts"]
+    assert "/dev/shm" not in [mount["mountPath"] for mount in mounts]
 
 
 def test_retries_last_as_long_as_their_attempts(compiled):
-    """Argo counts the longest backoff from the start of the first attempt: KFP's own hour ends a longer task's retries."""
+    """Argo counts the longest backoff from the start of the first attempt: with KFP's default of an hour, a
+    longer task would not be retried."""
     for stage, attempts, hours in (("train", 5, 72), ("sample", 3, 12)):
         policy = compiled(**EVERYTHING).of(stage, "tasks")["retryPolicy"]
         assert (policy["backoffDuration"], policy["backoffFactor"]) == ("60s", 2.0)
         waits = sum(60 * 2**i for i in range(attempts))
-        assert int(policy["backoffMaxDuration"].removesuffix("s")) == (attempts + 1) * hours * 3600 + waits
+        longest = (attempts + 1) * hours * 3600 + waits
+        assert int(policy["backoffMaxDuration"].removesuffix("s")) == longest
 
 
 def test_a_cluster_without_accelerators(compiled):
-    found = compiled(pools={"gpu": {"accelerator": None, "accelerators": 0, "tolerations": [], "shm": None}})
-    assert {container["image"] for container in found.containers.values()} == {f"apportion/cpu:{__version__}"}
-    assert not [name for name, container in found.containers.items() if "accelerator" in container["resources"]]
+    pipeline = compiled(
+        pools={"gpu": {"accelerator": None, "accelerators": 0, "tolerations": [], "shm": None}}
+    )
+    containers = pipeline.containers.items()
+    assert {container["image"] for _, container in containers} == {f"apportion/cpu:{__version__}"}
+    assert not [name for name, container in containers if "accelerator" in container["resources"]]
 
 
 def test_no_secret_is_part_of_a_pipeline(compiled):
-    """Only where one is found: the variables of Secrets have no value."""
-    named = {name for secret in EVERYTHING["secrets"] for name in secret["env"]}
+    """The variables of Secrets have no value, only the name of a Secret and a key."""
+    names = {name for secret in EVERYTHING["secrets"] for name in secret["env"]}
     for container in compiled(**EVERYTHING).containers.values():
-        assert not named & {variable["name"] for variable in container["env"]}
+        assert not names & {variable["name"] for variable in container["env"]}
 
 
 # What identifies a pipeline
 
 
-def test_the_version_is_a_hash_of_the_content(compiled, tmp_path):
-    documents = copy.deepcopy(compiled().documents)
-    package = pack(attribution(Cluster()), tmp_path)
-    assert content(documents) == package.content
+def test_the_version_is_a_hash_of_the_content(compiled):
+    parts = copy.deepcopy(compiled().documents)
+    package = compiled_for(Cluster()).package
+    assert content(parts) == package.content
     assert package.version == f"apportion-attribution-{package.content[:12]}"
-    documents[0]["sdkVersion"] = "kfp-2.99.0"
-    assert content(documents) == package.content
+    parts[0]["sdkVersion"] = "kfp-2.99.0"
+    assert content(parts) == package.content
     assert content(golden()) == package.content, "run `make compile` and commit pipelines/compiled"
-    documents[0]["deploymentSpec"]["executors"]["exec-plan"]["container"]["image"] = "other"
-    assert content(documents) != package.content
+    parts[0]["deploymentSpec"]["executors"]["exec-plan"]["container"]["image"] = "other"
+    assert content(parts) != package.content
 
 
-@pytest.mark.parametrize("told", [{"kfp": {"cron": "0 0 4 * * *", "experiment": "other"}}, {"pools": {"unused": {"cpu": "3"}}}])
-def test_what_no_pod_has_makes_no_other_version(told, tmp_path):
-    assert pack(attribution(Cluster.model_validate(told)), tmp_path).content == content(golden())
+@pytest.mark.parametrize(
+    "options", [{"kfp": {"cron": "0 0 4 * * *", "experiment": "other"}}, {"pools": {"unused": {"cpu": "3"}}}]
+)
+def test_options_that_no_pod_has_do_not_change_the_version(options):
+    assert compiled_for(Cluster.model_validate(options)).package.content == content(golden())
 
 
-def test_the_resources_of_kubernetes_hold_the_same():
-    pipeline, version = yaml.safe_load_all((ROOT / "pipelines" / "compiled" / "attribution-kubernetes.yaml").read_text())
+def test_the_resources_of_kubernetes_contain_the_same_pipeline():
+    pipeline, version = golden("attribution-kubernetes")
     assert (pipeline["kind"], version["kind"]) == ("Pipeline", "PipelineVersion")
     assert {resource["apiVersion"] for resource in (pipeline, version)} == {"pipelines.kubeflow.org/v2beta1"}
     assert version["spec"]["pipelineName"] == pipeline["metadata"]["name"] == "apportion-attribution"
     assert [version["spec"]["pipelineSpec"], version["spec"]["platformSpec"]] == golden()
-    assert version["metadata"]["name"] == version["spec"]["displayName"] == f"apportion-attribution-{content(golden())[:12]}"
+    name = f"apportion-attribution-{content(golden())[:12]}"
+    assert version["metadata"]["name"] == version["spec"]["displayName"] == name
     assert not {"namespace"} & (pipeline["metadata"].keys() | version["metadata"].keys())
 
 
-def test_here_a_task_has_nothing_of_a_cluster():
-    """Local runs are what they were: no retries, no image that is run, and nothing that KFP would warn of."""
+def test_a_task_of_a_local_run_has_no_options_of_a_cluster():
+    """No retries, no container image, and nothing that KFP would warn of."""
     local = attribution()
     assert not local.platform_spec.platforms
-    executors = [executor["container"] for executor in dict(local.pipeline_spec.deployment_spec)["executors"].values()]
+    deployment = dict(local.pipeline_spec.deployment_spec)
+    executors = [executor["container"] for executor in deployment["executors"].values()]
     assert {executor["image"] for executor in executors} == {"python"}
     assert not [executor for executor in executors if "resources" in executor or "env" in executor]
-    dags = (local.pipeline_spec.root.dag, *(component.dag for component in local.pipeline_spec.components.values()))
-    assert not [name for dag in dags for name, task in dag.tasks.items() if task.HasField("retry_policy")]
+    components = [local.pipeline_spec.root, *local.pipeline_spec.components.values()]
+    tasks = [task for component in components for task in component.dag.tasks.values()]
+    assert len(tasks) > len(STAGES)
+    assert not [task for task in tasks if task.HasField("retry_policy")]
 
 
-def test_a_run_here_takes_no_notice_of_the_cluster_section(tmp_path):
-    """Refused where a local run is refused, for its own reason; the section itself is read and checked."""
-    options = ["cluster.images.gpu=nowhere.invalid/x:1", "cluster.pools.gpu.memory=1Ti", "compute.device=cuda"]
-    assert load(CONFIG, options, tmp_path).cluster.images.gpu == "nowhere.invalid/x:1"
-    assert load(CONFIG, options, tmp_path).told() == load(CONFIG, ["compute.device=cuda"], tmp_path).told()
-    told = [part for option in [*options, "cluster.retry=3"] for part in ("--set", option)]
-    code, _, err = ran("-m", "pipelines", "run", CONFIG, "--workdir", tmp_path / "work", *told)
+def test_a_local_run_ignores_the_section_cluster(tmp_path):
+    """The section is no part of the round's identity. It is checked all the same: an unknown option is
+    refused."""
+    options = ["cluster.images.gpu=nowhere.invalid/x:1", "cluster.pools.gpu.memory=1Ti"]
+    config = load(CONFIG, options, tmp_path)
+    assert config.cluster.images.gpu == "nowhere.invalid/x:1"
+    assert config.identity() == load(CONFIG, [], tmp_path).identity()
+    arguments = [part for option in [*options, "cluster.retry=3"] for part in ("--set", option)]
+    code, _, err = ran("-m", "pipelines", "run", CONFIG, "--workdir", tmp_path / "work", *arguments)
     assert code == 1
     assert "cluster.retry: Extra inputs" in err
 
 
-# The pods: KFP's backend adds to the executor's configuration what kubeflow/pipelines#12782 made its default, since 2.16. That default
-# (HARDENED) is KFP's and is taken for granted here; what the pipeline says itself is laid over it, whatever that is.
+# The pods. KFP's backend adds a security context to what the pipeline says of an executor, by default since
+# 2.16 (kubeflow/pipelines#12782). That default (HARDENED) is KFP's, and is assumed here; the pipeline's own
+# options override it.
 
-SCRATCH = ("kfp-launcher", "gcs-scratch", "s3-scratch", "minio-scratch", "dot-local-scratch", "dot-cache-scratch", "dot-config-scratch")
-MODELLED = {"emptyDirMounts", "configMapAsVolume", "pvcMount", "securityContext"}  # below, and what *restricted* has no word about:
-MODELLED |= {"secretAsEnv", "imagePullPolicy", "imagePullSecret", "activeDeadlineSeconds", "nodeSelector", "tolerations", "podMetadata"}
-HARDENED = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "seccompProfile": {"type": "RuntimeDefault"}}
+SCRATCH = (
+    *("kfp-launcher", "gcs-scratch", "s3-scratch", "minio-scratch"),
+    *("dot-local-scratch", "dot-cache-scratch", "dot-config-scratch"),
+)
+"""Volumes that KFP adds to every pod."""
+IN_POD = {"emptyDirMounts", "configMapAsVolume", "pvcMount", "securityContext"}
+"""Options of an executor that `pod` uses."""
+UNRESTRICTED = {
+    *(
+        "secretAsEnv",
+        "imagePullPolicy",
+        "imagePullSecret",
+        "activeDeadlineSeconds",
+        "nodeSelector",
+        "tolerations",
+    ),
+    "podMetadata",
+}
+"""Options of an executor that Pod Security *restricted* does not mention."""
+HARDENED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
 
 
-def pod(said: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
-    """The pod of an executor: KFP's launcher, our container, and the two containers that Argo adds as KFP's manifests configure it."""
-    assert set(said) <= MODELLED, "a pod has what is not looked at here"
-    own = {field: int(value) if field in ("runAsUser", "runAsGroup") else value for field, value in said["securityContext"].items()}
-    mounts = said.get("emptyDirMounts", []), said.get("configMapAsVolume", []), said.get("pvcMount", [])
+def pod(options: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
+    """The pod of an executor: KFP's launcher, our container, and the two containers that Argo adds with the
+    configuration of KFP's manifests."""
+    assert set(options) <= IN_POD | UNRESTRICTED, "a pod has an option that is not checked here"
+    numbers = ("runAsUser", "runAsGroup")
+    own = {
+        field: int(value) if field in numbers else value
+        for field, value in options["securityContext"].items()
+    }
+    empty, config_maps, claims = (
+        options.get(kind, []) for kind in ("emptyDirMounts", "configMapAsVolume", "pvcMount")
+    )
     return {
         "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
         "initContainers": [
@@ -265,66 +354,87 @@ def pod(said: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
                 "name": "main",
                 "image": container["image"],
                 "securityContext": HARDENED | own,
-                "volumeMounts": [{"mountPath": mount["mountPath"]} for kind in mounts for mount in kind],
+                "volumeMounts": [{"mountPath": m["mountPath"]} for m in (*empty, *config_maps, *claims)],
             },
         ],
         "volumes": [
             *({"name": name, "emptyDir": {}} for name in SCRATCH),
-            *({"name": mount["volumeName"], "emptyDir": {"medium": mount.get("medium", "")}} for mount in mounts[0]),
-            *({"name": mount["configMapName"], "configMap": {"name": mount["configMapName"]}} for mount in mounts[1]),
-            *({"name": mount["constant"], "persistentVolumeClaim": {"claimName": mount["constant"]}} for mount in mounts[2]),
+            *({"name": m["volumeName"], "emptyDir": {"medium": m.get("medium", "")}} for m in empty),
+            *({"name": m["configMapName"], "configMap": {"name": m["configMapName"]}} for m in config_maps),
+            *({"name": m["constant"], "persistentVolumeClaim": {"claimName": m["constant"]}} for m in claims),
         ],
     }
 
 
 def violations(pod: dict[str, Any]) -> list[str]:
-    """Every field that Pod Security *restricted* forbids (Kubernetes 1.35), by the words of its standard."""
-    found = [field for field in ("hostNetwork", "hostPID", "hostIPC") if pod.get(field)]
-    allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
-    found += [f"volume {volume['name']}" for volume in pod["volumes"] if not set(volume) - {"name"} <= allowed]
-    whole = pod.get("securityContext", {})
-    found += [f"pod.{field}" for field in ("sysctls", "windowsOptions", "seLinuxOptions") if whole.get(field)]
-    found += ["pod.runAsUser"] if whole.get("runAsUser") == 0 else []
+    """Every field that Pod Security *restricted* forbids (Kubernetes 1.35), as its documentation lists
+    them."""
+    fields = [field for field in ("hostNetwork", "hostPID", "hostIPC") if pod.get(field)]
+    volumes = {
+        *("configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected"),
+        "secret",
+    }
+    fields += [
+        f"volume {volume['name']}" for volume in pod["volumes"] if not set(volume) - {"name"} <= volumes
+    ]
+    shared = pod.get("securityContext", {})
+    fields += [
+        f"pod.{field}" for field in ("sysctls", "windowsOptions", "seLinuxOptions") if shared.get(field)
+    ]
+    if shared.get("runAsUser") == 0:
+        fields.append("pod.runAsUser")
     for container in pod["initContainers"] + pod["containers"]:
-        name, own = container["name"], container.get("securityContext", {})
-        found += [f"{name}.hostPort" for port in container.get("ports", []) if port.get("hostPort")]
-        found += [f"{name}.{field}" for field in ("privileged", "windowsOptions", "seLinuxOptions") if own.get(field)]
-        found += [f"{name}.procMount"] if own.get("procMount", "Default") != "Default" else []
-        found += [f"{name}.allowPrivilegeEscalation"] if own.get("allowPrivilegeEscalation") is not False else []
-        found += [f"{name}.runAsNonRoot"] if own.get("runAsNonRoot", whole.get("runAsNonRoot")) is not True else []
-        found += [f"{name}.runAsUser"] if own.get("runAsUser") == 0 else []
-        profile = own.get("seccompProfile", whole.get("seccompProfile", {})).get("type")
-        found += [f"{name}.seccompProfile"] if profile not in ("RuntimeDefault", "Localhost") else []
-        capabilities = own.get("capabilities", {})
-        found += [f"{name}.capabilities.drop"] if "ALL" not in capabilities.get("drop", []) else []
-        found += [f"{name}.capabilities.add"] if set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"} else []
-    return found
+        fields += [f"{container['name']}.{field}" for field in _container_violations(container, shared)]
+    return fields
 
 
-@pytest.mark.parametrize("told", [{}, EVERYTHING], ids=["default", "everything"])
-def test_every_pod_is_restricted(told, compiled):
-    found = compiled(**told)
-    assert len(found.kubernetes) == 15
-    for name, said in found.kubernetes.items():
-        assert violations(pod(said, found.containers[name])) == [], name
+def _container_violations(container: dict[str, Any], shared: dict[str, Any]) -> Iterator[str]:
+    """Of one container; `shared` is the security context of its pod."""
+    own = container.get("securityContext", {})
+    capabilities = own.get("capabilities", {})
+    profile = own.get("seccompProfile", shared.get("seccompProfile", {})).get("type")
+    yield from ("hostPort" for port in container.get("ports", []) if port.get("hostPort"))
+    yield from (field for field in ("privileged", "windowsOptions", "seLinuxOptions") if own.get(field))
+    if own.get("procMount", "Default") != "Default":
+        yield "procMount"
+    if own.get("allowPrivilegeEscalation") is not False:
+        yield "allowPrivilegeEscalation"
+    if own.get("runAsNonRoot", shared.get("runAsNonRoot")) is not True:
+        yield "runAsNonRoot"
+    if own.get("runAsUser") == 0:
+        yield "runAsUser"
+    if profile not in ("RuntimeDefault", "Localhost"):
+        yield "seccompProfile"
+    if "ALL" not in capabilities.get("drop", []):
+        yield "capabilities.drop"
+    if set(capabilities.get("add", [])) - {"NET_BIND_SERVICE"}:
+        yield "capabilities.add"
 
 
-@pytest.mark.parametrize("told", [{}, EVERYTHING], ids=["default", "everything"])
-def test_volumes_have_names_and_places_of_their_own(told, compiled):
-    """KFP's scratch volumes among them."""
-    for name, said in compiled(**told).kubernetes.items():
-        made = pod(said, compiled(**told).containers[name])
-        names, places = (
-            [volume["name"] for volume in made["volumes"]],
-            [mount["mountPath"] for mount in made["containers"][1]["volumeMounts"]],
-        )
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["default", "everything"])
+def test_every_pod_is_restricted(options, compiled):
+    pipeline = compiled(**options)
+    assert len(pipeline.kubernetes) == 15
+    for name, executor in pipeline.kubernetes.items():
+        assert violations(pod(executor, pipeline.containers[name])) == [], name
+
+
+@pytest.mark.parametrize("options", [{}, EVERYTHING], ids=["default", "everything"])
+def test_volumes_have_different_names_and_paths(options, compiled):
+    """Also different from those of KFP's own volumes."""
+    kfp = {"/gcs", "/s3", "/minio", "/.local", "/.cache", "/.config", "/kfp-launcher"}
+    pipeline = compiled(**options)
+    for name, executor in pipeline.kubernetes.items():
+        kubernetes = pod(executor, pipeline.containers[name])
+        names = [volume["name"] for volume in kubernetes["volumes"]]
+        paths = [mount["mountPath"] for mount in kubernetes["containers"][1]["volumeMounts"]]
         assert len(set(names)) == len(names)
-        assert len(set(places)) == len(places)
-        assert not set(places) & {"/gcs", "/s3", "/minio", "/.local", "/.cache", "/.config", "/kfp-launcher"}
+        assert len(set(paths)) == len(paths)
+        assert not set(paths) & kfp
 
 
 @pytest.mark.parametrize(
-    ("own", "says"),
+    ("own", "field"),
     [
         ({"runAsUser": "0"}, "main.runAsUser"),
         ({"runAsNonRoot": False}, "main.runAsNonRoot"),
@@ -333,33 +443,35 @@ def test_volumes_have_names_and_places_of_their_own(told, compiled):
         ({"seccompProfile": {"type": "Unconfined"}}, "main.seccompProfile"),
     ],
 )
-def test_what_a_pipeline_says_against_it_would_be_found(own, says, compiled):
-    """Over what KFP adds."""
-    found = compiled()
-    said = copy.deepcopy(found.of("train", "kubernetes"))
-    said["securityContext"] |= own
-    assert violations(pod(said, found.of("train", "containers"))) == [says]
+def test_a_forbidden_option_of_the_pipeline_would_be_noticed(own, field, compiled):
+    """The pipeline's options override what KFP adds."""
+    options = copy.deepcopy(compiled().of("train", "kubernetes"))
+    options["securityContext"] |= own
+    assert violations(pod(options, compiled().of("train", "containers"))) == [field]
 
 
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (lambda pod: pod.update(hostNetwork=True), "hostNetwork"),
-        (lambda pod: pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}}), "volume host"),
-        (lambda pod: pod["containers"][1]["securityContext"].update(runAsUser=0), "main.runAsUser"),
-        (lambda pod: pod["containers"][1]["securityContext"].pop("runAsNonRoot"), "main.runAsNonRoot"),
-        (lambda pod: pod["containers"][1]["securityContext"].pop("allowPrivilegeEscalation"), "main.allowPrivilegeEscalation"),
-        (lambda pod: pod["containers"][1]["securityContext"].update(capabilities={"drop": ["NET_RAW"]}), "main.capabilities.drop"),
-        (
-            lambda pod: pod["containers"][1]["securityContext"].update(capabilities={"drop": ["ALL"], "add": ["SYS_PTRACE"]}),
-            "main.capabilities.add",
-        ),
-        (lambda pod: pod["containers"][1]["securityContext"].update(seccompProfile={"type": "Unconfined"}), "main.seccompProfile"),
-        (lambda pod: pod["containers"][1]["securityContext"].update(privileged=True), "main.privileged"),
-        (lambda pod: pod["initContainers"][1]["securityContext"].pop("runAsNonRoot"), "kfp-launcher.runAsNonRoot"),
-    ],
-)
-def test_what_is_not_restricted_would_be_found(change, says, compiled):
-    made = copy.deepcopy(pod(compiled().of("train", "kubernetes"), compiled().of("train", "containers")))
-    change(made)
-    assert violations(made) == [says]
+def own_context(pod: dict[str, Any]) -> dict[str, Any]:
+    return pod["containers"][1]["securityContext"]
+
+
+FORBIDDEN = {
+    "hostNetwork": lambda pod: pod.update(hostNetwork=True),
+    "volume host": lambda pod: pod["volumes"].append({"name": "host", "hostPath": {"path": "/"}}),
+    "main.runAsUser": lambda pod: own_context(pod).update(runAsUser=0),
+    "main.runAsNonRoot": lambda pod: own_context(pod).pop("runAsNonRoot"),
+    "main.allowPrivilegeEscalation": lambda pod: own_context(pod).pop("allowPrivilegeEscalation"),
+    "main.capabilities.drop": lambda pod: own_context(pod).update(capabilities={"drop": ["NET_RAW"]}),
+    "main.capabilities.add": lambda pod: own_context(pod).update(
+        capabilities={"drop": ["ALL"], "add": ["SYS_PTRACE"]}
+    ),
+    "main.seccompProfile": lambda pod: own_context(pod).update(seccompProfile={"type": "Unconfined"}),
+    "main.privileged": lambda pod: own_context(pod).update(privileged=True),
+    "kfp-launcher.runAsNonRoot": lambda pod: pod["initContainers"][1]["securityContext"].pop("runAsNonRoot"),
+}
+
+
+@pytest.mark.parametrize("field", FORBIDDEN)
+def test_a_forbidden_field_of_a_pod_would_be_noticed(field, compiled):
+    changed = copy.deepcopy(pod(compiled().of("train", "kubernetes"), compiled().of("train", "containers")))
+    FORBIDDEN[field](changed)
+    assert violations(changed) == [field]

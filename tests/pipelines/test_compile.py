@@ -1,23 +1,34 @@
-"""The pipeline as a cluster gets it: the golden YAML, components that only call the library, and small parameters."""
+"""The pipeline as a cluster gets it: the committed YAML, generated components that only call the library, and
+small parameters."""
 
 import ast
 import importlib
+import importlib.util
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+from google.protobuf import json_format
 from tiny import ROOT, ran
 
 from apportion import __version__
+from apportion.config import stages
+from apportion.config.stages import STAGES, StageRow, of_phase
+from components import generate
+from pipelines.attribution import attribution
 
 GOLDEN = ROOT / "pipelines" / "compiled"
-COMPONENTS = sorted(path for path in (ROOT / "components").glob("*.py") if path.stem not in ("__init__", "image"))
-STAGES = {"plan", "train", "prune", "finetune", "sample", "score", "attribute", "evaluate", "publish", "close"}
+FOLDER = ROOT / "components"
+COMPONENTS = sorted(
+    path for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "generate", "image")
+)
 
 
 def read(path):
     """The documents of a file without the version of the SDK that wrote them."""
-    documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
+    documents = list(yaml.load_all(path.read_bytes(), yaml.CSafeLoader))
     for document in documents:
         document.get("spec", {}).get("pipelineSpec", document).pop("sdkVersion", None)
     return documents
@@ -39,13 +50,19 @@ def specification():
 
 
 def dags(specification):
-    """Every DAG of a pipeline by name, the root's among them."""
-    found = {name: component["dag"] for name, component in specification["components"].items() if "dag" in component}
-    return found | {"root": specification["root"]["dag"]}
+    """Every DAG of a pipeline by name; the name of the outermost is `root`."""
+    components = specification["components"].items()
+    inner = {name: component["dag"] for name, component in components if "dag" in component}
+    return inner | {"root": specification["root"]["dag"]}
+
+
+def stage_of(name):
+    """The stage of a task: a second task of a stage has a number at the end of its name."""
+    return name.rstrip("-0123456789")
 
 
 def tasks(specification):
-    """Tasks that run something, as (name of their DAG, name, task)."""
+    """The tasks that run a component, as (name of their DAG, name, task)."""
     return [
         (dag, name, task)
         for dag, body in dags(specification).items()
@@ -60,94 +77,169 @@ def test_the_golden_yaml_is_what_the_code_compiles_to(compiled):
         assert read(path) == read(compiled / path.name), "run `make compile` and commit pipelines/compiled"
 
 
-def test_every_stage_is_a_component():
-    assert {path.stem for path in COMPONENTS} == STAGES
-
-
 def test_the_pipeline_runs_every_stage(specification):
-    assert {name.rstrip("-0123456789") for _, name, _ in tasks(specification)} == STAGES
+    names = [stage_of(name) for _, name, _ in tasks(specification)]
+    assert set(names) == set(STAGES)
+    repeated = of_phase("coalitions", "results")  # with and without a second loop over the coalitions
+    assert {name for name in names if names.count(name) == 2} == set(repeated)
+    assert len(names) == len(STAGES) + len(repeated)
 
 
-def test_nothing_comes_from_kfps_cache(specification):
-    """Which cannot see the store."""
-    assert [name for _, name, task in tasks(specification) if task.get("cachingOptions", {}).get("enableCache")] == []
+def test_no_task_uses_kfps_cache(specification):
+    """KFP's cache does not know the store."""
+    cached = [task.get("cachingOptions", {}).get("enableCache", False) for _, _, task in tasks(specification)]
+    assert not any(cached)
 
 
 def test_no_component_installs_anything_when_it_starts(specification):
     executors = specification["deploymentSpec"]["executors"]
-    assert [name for name, body in executors.items() if "pip install" in str(body["container"]["command"])] == []
-    assert {body["container"]["image"] for body in executors.values()} == {f"apportion/{pool}:{__version__}" for pool in ("cpu", "gpu")}
+    assert [
+        name for name, body in executors.items() if "pip install" in str(body["container"]["command"])
+    ] == []
+    images = {body["container"]["image"] for body in executors.values()}
+    assert images == {f"apportion/{pool}:{__version__}" for pool in ("cpu", "gpu")}
 
 
-def test_the_exit_handler_is_told_how_the_pipeline_ended(specification):
+def test_the_exit_handler_gets_the_status_of_the_pipeline(specification):
     close = specification["components"]["comp-close"]
-    assert close["inputDefinitions"]["parameters"]["status"] == {"isOptional": True, "parameterType": "TASK_FINAL_STATUS"}
+    status = close["inputDefinitions"]["parameters"]["status"]
+    assert status == {"isOptional": True, "parameterType": "TASK_FINAL_STATUS"}
     root = specification["root"]["dag"]["tasks"]
     assert root["close"]["triggerPolicy"] == {"strategy": "ALL_UPSTREAM_TASKS_COMPLETED"}
     assert root["close"]["dependentTasks"] == ["exit-handler-1"]
-    assert root["close"]["inputs"]["parameters"]["status"] == {"taskFinalStatus": {"producerTask": "exit-handler-1"}}
-    assert set(root) == {"close", "exit-handler-1"}  # everything else is inside
+    producer = {"taskFinalStatus": {"producerTask": "exit-handler-1"}}
+    assert root["close"]["inputs"]["parameters"]["status"] == producer
+    assert set(root) == {"close", "exit-handler-1"}  # every other task is inside
 
 
-def test_plan_and_close_speak_of_the_same_job(specification):
-    told = {name: task["inputs"]["parameters"]["job"] for _, name, task in tasks(specification) if name in ("plan", "close")}
-    assert len(told) == 2
-    assert told["plan"] == told["close"] == {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+def test_plan_and_close_get_the_same_job(specification):
+    inputs = {name: task.get("inputs", {}).get("parameters", {}) for _, name, task in tasks(specification)}
+    jobs = {name: values["job"] for name, values in inputs.items() if "job" in values}
+    job = {"runtimeValue": {"constant": "{{$.pipeline_job_uuid}}"}}
+    assert jobs == {"plan": job, "close": job}
 
 
-def test_between_tasks_travel_an_address_and_small_numbers_only(specification):
-    """Never coalitions: parameters are limited in size, and one task for each would be three pods for each."""
+def test_tasks_pass_on_only_an_address_and_small_numbers(specification):
+    """Not coalitions: parameters are limited in size, and a task for each coalition would be three pods for
+    each."""
     for _, name, task in tasks(specification):
         inputs = specification["components"][task["componentRef"]["name"]].get("inputDefinitions", {})
         assert "artifacts" not in inputs
         types = {key: value["parameterType"] for key, value in inputs.get("parameters", {}).items()}
-        if name.rstrip("-0123456789") not in ("plan", "close"):
+        if stage_of(name) not in ("plan", "close"):
             assert set(types.items()) <= {("round_uri", "STRING"), ("shard", "NUMBER_INTEGER")}, name
-    outputs = [component.get("outputDefinitions", {}).get("parameters", {}) for component in specification["components"].values()]
-    assert {value["parameterType"] for each in outputs for value in each.values()} <= {"STRING", "NUMBER_INTEGER"}
-    lists = [
-        name
-        for component in (specification["root"], *specification["components"].values())
-        for name, value in component.get("inputDefinitions", {}).get("parameters", {}).items()
+    components = [specification["root"], *specification["components"].values()]
+    outputs = [component.get("outputDefinitions", {}).get("parameters", {}) for component in components]
+    types = {value["parameterType"] for parameters in outputs for value in parameters.values()}
+    assert types <= {"STRING", "NUMBER_INTEGER"}
+    inputs = [component.get("inputDefinitions", {}).get("parameters", {}) for component in components]
+    lists = {
+        name.removeprefix("pipelinechannel--")
+        for parameters in inputs
+        for name, value in parameters.items()
         if value["parameterType"] in ("LIST", "STRUCT")
-    ]
-    assert {name.removeprefix("pipelinechannel--") for name in lists} == {"shards"}
+    }
+    assert lists == {"shards"}
 
 
 def test_coalitions_are_evaluated_in_loops_over_shards(specification):
-    loops = [
-        task["parameterIterator"] for dag in dags(specification).values() for task in dag["tasks"].values() if "parameterIterator" in task
-    ]
+    every_task = [task for dag in dags(specification).values() for task in dag["tasks"].values()]
+    loops = [task["parameterIterator"] for task in every_task if "parameterIterator" in task]
     assert [loop["items"] for loop in loops] == [{"inputParameter": "pipelinechannel--shards"}] * 2
-    inside = {dag for dag, name, _ in tasks(specification) if name.rstrip("-0123456789") in ("finetune", "sample", "score")}
+    inside = {dag for dag, name, _ in tasks(specification) if STAGES[stage_of(name)].sharded}
     assert all(name.startswith("comp-for-loop") for name in inside)
     assert len(inside) == 2
 
 
 def test_stages_wait_for_each_other(specification):
-    """finetune → sample → score in a shard, train → prune before, and nothing at all unless `plan` found work."""
+    """train → prune, finetune → sample → score in a shard, evaluate → publish, and only where `plan` found
+    work."""
+    pairs = {"prune": "train", "sample": "finetune", "score": "sample", "publish": "evaluate"}
     for dag in dags(specification).values():
-        waits = {name.rstrip("-0123456789"): task.get("dependentTasks", []) for name, task in dag["tasks"].items()}
-        for stage, before in (("sample", "finetune"), ("score", "sample"), ("prune", "train"), ("publish", "evaluate")):
-            if stage in waits:
-                assert [name for name in waits[stage] if name.startswith(before)], (stage, waits)
+        waits = {stage_of(name): task.get("dependentTasks", []) for name, task in dag["tasks"].items()}
+        for stage in pairs.keys() & waits.keys():
+            assert pairs[stage] in [stage_of(name) for name in waits[stage]], (stage, waits)
     handler = specification["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     (work,) = (task for name, task in handler.items() if name.startswith("condition"))
-    assert work["triggerPolicy"]["condition"] == "inputs.parameter_values['pipelinechannel--plan-Output'] != ''"
+    assert (
+        work["triggerPolicy"]["condition"] == "inputs.parameter_values['pipelinechannel--plan-Output'] != ''"
+    )
     assert set(handler) == {"plan", *(name for name in handler if name.startswith("condition"))}
 
 
 # Components
 
 
+def test_the_components_are_those_that_the_table_of_stages_makes():
+    texts = {path.name: path.read_text(encoding="utf-8") for path in COMPONENTS}
+    assert texts == generate.components(), "run `make generate` and commit components/"
+    assert not generate.stale(FOLDER)
+
+
+def test_the_import_contracts_name_the_stages_of_the_table():
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert generate.contracts(project) == project, "run `make generate` and commit pyproject.toml"
+
+
+def test_only_the_modules_of_contracts_are_rewritten():
+    names = list(generate.CONTRACTS)
+    project = (
+        "[other]\nsource_modules = ['kept']\n[[tool.importlinter.contracts]]\n"
+        f'name = "{names[0]}"\ntype = "forbidden"\n'
+        'source_modules = ["apportion.stages.gone", "apportion.verify"]\n'
+        f'forbidden_modules = ["x"] # kept\n\n[[tool.importlinter.contracts]]\nname = "{names[1]}"\n'
+        'source_modules = [\n    "apportion.stages.attribute",\n]\nlast = 1'
+    )
+    written = generate.contracts(project)
+    assert generate.contracts(written) == written
+    first, second = tomllib.loads(written)["tool"]["importlinter"]["contracts"]
+    assert first["source_modules"] == [
+        f"apportion.stages.{name}" for name in generate.CONTRACTS[names[0]]
+    ] + ["apportion.verify"]
+    assert second["source_modules"] == [f"apportion.stages.{name}" for name in generate.CONTRACTS[names[1]]]
+    start, _, rest = project.partition('["apportion.stages.gone", "apportion.verify"]')
+    middle, _, end = rest.partition('[\n    "apportion.stages.attribute",\n]')
+    assert written.startswith(start)
+    assert middle in written
+    assert written.endswith(end)
+    with pytest.raises(ValueError, match="found no contract"):
+        generate.contracts(project.replace(names[1], "renamed"))
+
+
+def test_files_of_removed_stages_are_stale(tmp_path):
+    (tmp_path / "gone.py").write_text(generate.component("train").replace("train", "gone"))
+    (tmp_path / "train.py").write_text(generate.component("train"))
+    (tmp_path / "image.py").write_text("IMAGE = 1\n")
+    assert generate.stale(tmp_path) == [tmp_path / "gone.py"]
+
+
+@pytest.mark.parametrize("phase", ["models", "coalitions", "credits", "results"])
+def test_a_stage_that_is_added_to_the_table_is_in_the_pipeline(phase, monkeypatch, tmp_path):
+    rows = list(STAGES.items())
+    position = list(STAGES).index(of_phase(phase)[0]) + 1
+    rows.insert(position, ("audit", StageRow(phase, "a new stage")))
+    monkeypatch.setattr(stages, "STAGES", dict(rows))
+    monkeypatch.setattr(generate, "STAGES", dict(rows))
+    monkeypatch.setattr(generate, "_returned", lambda stage: "int")
+    (tmp_path / "audit.py").write_text(generate.component("audit"))
+    spec = importlib.util.spec_from_file_location("components.audit", tmp_path / "audit.py")
+    monkeypatch.setitem(sys.modules, spec.name, importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(sys.modules[spec.name])
+    specification = json_format.MessageToDict(attribution().pipeline_spec)
+    audits = [task for _, name, task in tasks(specification) if stage_of(name) == "audit"]
+    assert len(audits) == (2 if phase in ("coalitions", "results") else 1)
+    previous = rows[position - 1][0]
+    assert all(previous in [stage_of(name) for name in task["dependentTasks"]] for task in audits)
+
+
 def function(path: Path) -> ast.FunctionDef:
-    (found,) = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef))
-    return found
+    (only,) = (node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef))
+    return only
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
 def test_a_component_is_one_call_of_the_library(path):
-    """Beside imports and the terminal: one call, and for `plan` whether it found work."""
+    """Besides imports and the terminal: one call, and for `plan` whether there is work."""
     body = function(path).body
     thin = [node for node in body if not isinstance(node, ast.ImportFrom)]
     if isinstance(thin[0], ast.Expr) and isinstance(thin[0].value, ast.Constant):
@@ -155,12 +247,13 @@ def test_a_component_is_one_call_of_the_library(path):
     assert ast.unparse(thin[0]) == "logs.to_terminal()"
     assert len(thin) <= (3 if path.stem == "plan" else 2)
     assert len([node for node in ast.walk(ast.Module(thin, [])) if isinstance(node, ast.Call)]) == 2
-    assert not [node for node in ast.walk(function(path)) if isinstance(node, ast.If | ast.For | ast.While | ast.Try | ast.With)]
+    statements = ast.If | ast.For | ast.While | ast.Try | ast.With
+    assert not [node for node in ast.walk(function(path)) if isinstance(node, statements)]
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
 def test_what_a_component_imports_exists(path):
-    """KFP ships the source of the body alone, so a wrong name would show on the cluster only."""
+    """KFP sends only the source of the function, so a wrong name would be noticed on the cluster alone."""
     imports = [node for node in ast.walk(function(path)) if isinstance(node, ast.ImportFrom)]
     assert imports
     for node in imports:
@@ -172,8 +265,8 @@ def test_what_a_component_imports_exists(path):
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=lambda path: path.stem)
-def test_a_component_calls_what_there_is(path):
-    """`stages.run("<its own name>", …)`, or the function of its module."""
+def test_what_a_component_calls_exists(path):
+    """`stages.run` with its own stage, or `run_text` of its stage's module."""
     calls = [ast.unparse(node) for node in ast.walk(function(path)) if isinstance(node, ast.Call)]
     call = next(text for text in calls if "to_terminal" not in text and "component" not in text)
     if path.stem in ("plan", "close"):
