@@ -6,12 +6,13 @@ MAKEFLAGS += --no-print-directory --no-builtin-rules
 .DELETE_ON_ERROR:
 
 PY := .venv/bin/python
-PIP := $(PY) -m pip install -qq --no-input --disable-pip-version-check# says nothing but errors
+PIP := $(PY) -m pip install -qq --no-input --disable-pip-version-check# prints only errors
 READY := .venv/.ready
 EXTRAS := pipeline,tracking,dev
 CANDIDATES := python3.11 python3# the first that runs and is new enough makes .venv: make setup CANDIDATES=/path/to/python
 
-# docs/containers.md says what these are for; empty is the Dockerfile's own base, PyPI, no folder of wheels, no further authority.
+# docs/containers.md explains these. An empty value means the base that the Dockerfile names, PyPI, no folder of wheels, or no certificate
+# authorities beside those of the base.
 ENGINE ?= $(shell command -v podman > /dev/null && echo podman || echo docker)
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/apportion/__init__.py)
 IMAGES ?= cpu gpu
@@ -40,7 +41,7 @@ import json, re, sys
 packages = [package["metadata"] for package in json.load(sys.stdin)["install"]]
 names = {re.sub("[-_.]+", "-", package["name"]).lower(): package["version"] for package in packages}
 if not any(name.startswith("nvidia-") for name in names):
-    sys.exit("found a build of torch without CUDA, expected PyPI's, whose packages the GPU image has: use an index that offers it")
+    sys.exit("found a build of torch without CUDA, expected PyPI's build, whose CUDA packages the GPU image contains: use an index that offers it")
 print("# Every dependency of every extra, on Linux and Python 3.11; `make lock` writes this file.")
 print("# No local versions: torch is the CPU build, or the CUDA build, whose own packages are here too.")
 for name in sorted(names.keys() - {"apportion"}):
@@ -48,7 +49,7 @@ for name in sorted(names.keys() - {"apportion"}):
 endef
 export LOCK
 
-.PHONY: help setup demo test check policies services compile chart images image-cpu image-gpu sbom sbom-cpu sbom-gpu test-containers lock clean
+.PHONY: help setup demo test test-slow check policies services generate compile chart images image-cpu image-gpu sbom sbom-cpu sbom-gpu test-containers lock clean
 
 help: ## list what make can do (this list)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,22 +62,28 @@ demo: $(READY) ## credit the designers of OpenMoji: a whole round in work/, minu
 test: $(READY) ## run the tests
 	@$(PY) -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+test-slow: $(READY) ## run the simulations that `make test` leaves out: minutes
+	@$(PY) -m pytest --numprocesses 2 -m slow
+
 check: $(READY) ## lint, formatting, types, and which module may import which
 	@$(PY) -m ruff check --quiet
 	@$(PY) -m ruff format --check --quiet
 	@$(PY) -m mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo
 
-compile: $(READY) ## write pipelines/compiled/*.yaml, what a cluster runs
+generate: $(READY) ## write the files that are made from the table of stages: components/*.py, import contracts
+	@$(PY) -m components.generate
+
+compile: generate ## write the compiled pipeline, which a cluster runs: pipelines/compiled/*.yaml
 	@$(PY) -m pipelines compile
 
 services: $(READY) ## run a real S3-compatible server and MLflow here until Ctrl-C, and say what to set
 	@$(PY) tests/services.py
 
-chart: compile ## bring into the chart what it has of the repository: the compiled pipeline, the schema of configurations
+chart: compile ## copy into the chart what is made from other files: compiled pipeline, schema, stages
 	@$(PY) tests/helm/refresh.py
 
-policies: $(READY) ## checkov on the chart's manifests and the Dockerfiles (in an environment of its own)
+policies: $(READY) ## run checkov, in a separate environment, on the chart's manifests and the Dockerfiles
 	@$(PY) tests/helm/tools.py checkov
 	@$(PY) tests/helm/policies.py
 
@@ -86,7 +93,7 @@ images: $(IMAGES:%=image-%) ## build the container images (IMAGES=cpu for one of
 image-cpu image-gpu: image-%:
 	@$(ENGINE) build --file images/$*.Dockerfile --tag $(IMAGE) $(BUILD) .
 
-sbom: $(IMAGES:%=sbom-%) ## write what each image has of Python packages, as CycloneDX, to build/sbom/
+sbom: $(IMAGES:%=sbom-%) ## write the list of Python packages of each image, as CycloneDX, to build/sbom/
 
 sbom-cpu sbom-gpu: sbom-%: .venv/sbom/.ready
 	@.venv/sbom/bin/python images/sbom.py $(ENGINE) $(IMAGE) '$(SBOM)/$*.cdx.json'
@@ -111,8 +118,8 @@ clean: ## delete caches, never .venv/ or work/
 	@find . -path ./.venv -prune -o -path ./work -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 $(PY):
-	@for found in $(CANDIDATES); do \
-	  $$found -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && exec $$found -m venv .venv; \
+	@for python in $(CANDIDATES); do \
+	  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null && exec $$python -m venv .venv; \
 	done; \
 	echo "found no Python 3.11 or newer (tried: $(CANDIDATES)); install one, or name it: make setup CANDIDATES=/path/to/python" >&2; exit 1
 

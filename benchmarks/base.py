@@ -1,49 +1,71 @@
-"""How good is the full model, and what of it is left after pruning? Candidates, each by the options it changes, one training run each.
+"""How good is the base model, and how good is it after pruning? Each candidate changes some options of a
+configuration.
 
-    .venv/bin/python benchmarks/base.py configs/openmoji.yaml --workdir base "" "train.weighting=uniform" "removal.pruning.ratio=0.3"
+    .venv/bin/python benchmarks/base.py configs/openmoji.yaml --workdir base \\
+        "" "train.weighting=uniform" "removal.pruning.ratio=0.3"
 
-FID of the base model's images and of the pruned and re-tuned model's, against all training images, and what each took. Through the store,
-so what was made before costs nothing.
+Every candidate is trained once. Printed are the FID of the images of the base model and of the pruned and
+re-tuned model, each against all training images, and the seconds that training took. Results are kept in the
+store of the work folder, so a model that was trained before is not trained again.
 """
 
 import argparse
 from pathlib import Path
 
-import torch
-
-from apportion.config import load
+from apportion.config.loading import load
 from apportion.diffusion.compute import prepare
-from apportion.properties.measure import measure
-from apportion.stages import networks, plan, prune, score, train
-from apportion.stages.models import generate, load_model
-from apportion.stages.round import Round, weights_key
+from apportion.diffusion.sampler import Sampler
+from apportion.rounds.models import generate, load_model
+from apportion.rounds.round import Round
+from apportion.stages import plan, prune, train
+from apportion.stages.score import Scorer
+from apportion.store.layout import weights_key
 
 
 def main() -> None:
-    told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    told.add_argument("config", type=Path)
-    told.add_argument("candidates", nargs="*", default=[""], metavar="'key=value …'")
-    told.add_argument("--workdir", type=Path, required=True)
-    asked = told.parse_intermixed_args()
-    for candidate in asked.candidates:
-        config = load(asked.config, [*candidate.split(), "tracking.uri=null"], asked.workdir)
-        round = Round.open(plan.run(config).round_uri)
-        train.run(round.uri)
-        prune.run(round.uri)
-        (base, trained), (pruned, tuned) = (judged(round, str(address)) for address in (round.plan.base, round.plan.pruned))
-        print(
-            f"{candidate or 'as configured':<50} base FID {base:6.2f} after {trained:5.0f} s"
-            f"   pruned {pruned:6.2f} after {tuned:5.0f} s more",
-            flush=True,
-        )
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path)
+    parser.add_argument(
+        "candidates",
+        nargs="*",
+        default=[""],
+        metavar="'key=value …'",
+        help="options that a candidate changes; an empty text changes none",
+    )
+    parser.add_argument("--workdir", type=Path, required=True, help="folder for everything that is made")
+    arguments = parser.parse_intermixed_args()
+    for candidate in arguments.candidates:
+        config = load(arguments.config, [*candidate.split(), "tracking.uri=null"], arguments.workdir)
+        if "fid" not in config.properties:
+            parser.error(f"found properties {', '.join(config.properties)}, expected fid among them")
+        show(candidate or "as configured", Round.open(plan.run(config).round_uri))
 
 
-def judged(round: Round, address: str) -> tuple[float, float]:
-    """FID of a stored model's images, from the same noise for every model, and the seconds of its training."""
-    compute = prepare(round.config.compute.device, round.credit_game.recipe.precision, round.config.compute.base_threads)
-    unet, cost = load_model(round.store, weights_key(address), compute)
-    images, _ = generate(unet, round.config, round.config.seed, compute)
-    return measure(["fid"], torch.from_numpy(images), networks.of(round), score.against(round))["fid"], cost.finetune
+def show(candidate: str, this_round: Round) -> None:
+    train.run(this_round.uri)
+    prune.run(this_round.uri)
+    base = this_round.plan.base
+    fid, seconds = fid_of(this_round, base.id)
+    line = f"{candidate:<50} base FID {fid:6.2f} after {seconds:5.0f} s"
+    start = this_round.game("credit").recipe.start
+    if start is not None and start.pruning is not None:
+        fid, seconds = fid_of(this_round, start.id)
+        line += f"   pruned {fid:6.2f} after {seconds:5.0f} s more"
+    print(line, flush=True)
+
+
+def fid_of(this_round: Round, weights: str) -> tuple[float, float]:
+    """FID of the images of the model whose weights have this address, and the seconds that its training took.
+    The images of all models start from the same noise."""
+    game, options, store = this_round.game("credit"), this_round.config.compute, this_round.store
+    compute = prepare(options.device, game.recipe.precision, options.base_threads)
+    model, cost = load_model(store, game.recipe, weights_key(weights), compute)
+    seed = this_round.config.seed
+    images, _ = generate(game.recipe, Sampler((model,)), game.sampling, seed, compute)
+    scorer = Scorer(store, prepare(options.device, "fp32", options.base_threads))
+    return scorer.values(game, images)["fid"], cost.finetune
 
 
 if __name__ == "__main__":

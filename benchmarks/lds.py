@@ -1,10 +1,12 @@
-"""How well do credits from fewer coalitions predict retraining? The linear datamodelling score by number of coalitions, for one round.
+"""How well do credits from fewer coalitions predict retraining? For one round, the linear datamodelling score
+(LDS) by number of coalitions.
 
     .venv/bin/python benchmarks/lds.py ROUND_URI --coalitions 40 48 96
 
-Credits are from the first coalitions of the round's own design, the score is against its held-out retrained models. The last two lines say
-what there is to predict: how well an additive fit on the other retrained values, and the number of images that a coalition keeps, predict
-each retrained value.
+The credits are computed from the first coalitions of the round's own design. The score compares them with the
+round's held-out retrained models. The last two lines of each property say how far the retrained values can be
+predicted without these credits: the Spearman correlation of each retrained value with the prediction of an
+additive fit to the other retrained values, and with the number of images that the coalition keeps.
 """
 
 import argparse
@@ -13,36 +15,42 @@ from dataclasses import replace
 import numpy as np
 from games import left_out
 
-from apportion.config import Method
 from apportion.evaluation.lds import lds, spearman
-from apportion.stages.attribute import sample
-from apportion.stages.estimates import METHODS
-from apportion.stages.round import Round
+from apportion.rounds.round import Round
+from apportion.rounds.values import method_input
+from apportion.valuation.methods import METHODS
 
-SCORED: tuple[Method, ...] = ("tree_residual", "leverage", "banzhaf", "beta_shapley")
+SCORED = ("tree_residual", "leverage", "banzhaf", "beta_shapley")
 
 
 def main() -> None:
-    told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    told.add_argument("round_uri")
-    told.add_argument("--coalitions", type=int, nargs="+", required=True)
-    asked = told.parse_args()
-    round = Round.open(asked.round_uri)
-    print(f"{'coalitions':<36}" + "".join(f"{m:>7}" for m in asked.coalitions))
-    for name in sorted(round.config.properties):
-        show(round, name, asked.coalitions)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("round_uri", help="the round's address, as plan prints it")
+    parser.add_argument(
+        "--coalitions", type=int, nargs="+", required=True, help="numbers of coalitions of the design"
+    )
+    arguments = parser.parse_args()
+    this_round = Round.open(arguments.round_uri)
+    print(f"{'coalitions':<36}" + "".join(f"{m:>7}" for m in arguments.coalitions))
+    for name in sorted(this_round.config.properties):
+        show(this_round, name, arguments.coalitions)
 
 
-def show(round: Round, name: str, coalitions: list[int]) -> None:
-    whole = sample(round, name)
-    pairs = round.evaluations("held_out")
-    held, truth = round.masks([wanted for wanted, _ in pairs]), np.array([evaluation.values[name] for _, evaluation in pairs])
+def show(this_round: Round, name: str, coalitions: list[int]) -> None:
+    whole = method_input(this_round, name)
+    evaluations = this_round.evaluations("held_out")
+    Z = this_round.masks([wanted for wanted, _ in evaluations])
+    truth = np.array([evaluation.values[name] for _, evaluation in evaluations])
     for method in SCORED:
-        estimates = [METHODS[method](replace(whole, Z=whole.Z[:m], y=whole.y[:m])) for m in coalitions]
-        scores = [lds(held, truth, estimate.phi) for estimate in estimates]
+        estimates = [
+            METHODS[method].estimate(replace(whole, Z=whole.Z[:m], y=whole.y[:m])) for m in coalitions
+        ]
+        scores = [lds(Z, truth, estimate.phi) for estimate in estimates]
         print(f"{name + ', ' + method:<36}" + "".join(f"{score:7.2f}" for score in scores))
-    images = held @ np.array([row.samples for row in round.manifest.contributors])
-    print(f"{name + ', additive fit on retrained values':<50}{spearman(left_out(held, truth), truth):7.2f}")
+    images = Z @ np.array([contributor.samples for contributor in this_round.manifest.contributors])
+    print(f"{name + ', additive fit to retrained values':<50}{spearman(left_out(Z, truth), truth):7.2f}")
     print(f"{name + ', number of images':<50}{spearman(images, truth):7.2f}", flush=True)
 
 

@@ -1,12 +1,14 @@
-"""How much of a local run is spent outside the stages' own work.
+"""How much of the time of a local run is spent outside the stages.
 
     make demo 2>&1 | tee demo.log
     .venv/bin/python benchmarks/overhead.py demo.log
 
-Shards run side by side, so of each loop only the slower shard counts. A stage's clock includes the import of its libraries, which each
-task's process does anew; the last line says how much of the stages' work that was, by importing each stage once more now.
+The shards of one loop run at the same time, so of each loop only the slowest shard counts. The time that a
+stage logs includes the import of its libraries, which every task does anew in its own process. To say how
+much of the stages' time that was, each stage is imported once more now; the last line gives the result.
 """
 
+import argparse
 import re
 import subprocess
 import sys
@@ -20,8 +22,13 @@ WALL = re.compile(r"pipeline: ([\d.]+) s")
 
 
 def longest_path(log: str, seconds: Callable[[str, float], float]) -> float:
-    """Sum over the stages on the longest path, one after the other but shards of one loop at once, of what each counts for."""
-    total, shards = 0.0, defaultdict(float)
+    """The sum of `seconds` over the stages on the longest path through a run. Stages run one after the other;
+    of the shards of one loop, which run at the same time, the slowest counts.
+
+    seconds: what counts for a stage, from its name and the seconds that it logged.
+    """
+    total = 0.0
+    shards: dict[str, float] = defaultdict(float)
     for stage, shard, logged in STAGE.findall(log):
         if shard:
             shards[shard] += seconds(stage, float(logged))
@@ -32,18 +39,33 @@ def longest_path(log: str, seconds: Callable[[str, float], float]) -> float:
 
 
 @cache
-def importing(stage: str) -> float:
-    """Seconds that a fresh process takes to import a stage."""
-    script = f"import time; t = time.perf_counter(); import apportion.stages.{stage}; print(time.perf_counter() - t)"
-    return float(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
+def import_seconds(stage: str) -> float:
+    """Seconds that a new process takes to import a stage."""
+    script = (
+        "import time; start = time.perf_counter(); "
+        f"import apportion.stages.{stage}; print(time.perf_counter() - start)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return float(result.stdout)
 
 
 def main() -> None:
-    log = Path(sys.argv[1]).read_text(encoding="utf-8")
-    wall, own = float(WALL.findall(log)[-1]), longest_path(log, lambda _, logged: logged)
-    print(f"wall {wall:.1f} s, stages {own:.1f} s, orchestration {wall - own:.1f} s ({(wall - own) / wall:.1%})")
-    imports = longest_path(log, lambda stage, _: importing(stage))
-    print(f"of the stages' work, imports {imports:.1f} s ({imports / wall:.1%})")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("log", type=Path, help="what a local run printed")
+    log = parser.parse_args().log.read_text(encoding="utf-8")
+    runs = WALL.findall(log)
+    if not runs:
+        parser.error("found no line `pipeline: … s`, expected the output of a run that ended well")
+    wall = float(runs[-1])
+    stages = longest_path(log, lambda _, logged: logged)
+    outside = wall - stages
+    print(
+        f"wall {wall:.1f} s, stages {stages:.1f} s, outside the stages {outside:.1f} s ({outside / wall:.1%})"
+    )
+    imports = longest_path(log, lambda stage, _: import_seconds(stage))
+    print(f"of the stages' time, imports {imports:.1f} s ({imports / wall:.1%} of the wall time)")
 
 
 if __name__ == "__main__":

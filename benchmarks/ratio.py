@@ -1,26 +1,42 @@
-"""What one coalition costs by the round's removal method against retraining: training and sampling, from the ledger's own records.
+"""What one coalition costs by a round's removal method, and what it costs by retraining: seconds of training
+and of sampling, as the ledger records them.
 
-.venv/bin/python benchmarks/ratio.py ROUND_URI
+    .venv/bin/python benchmarks/ratio.py ROUND_URI
+
+The round needs held-out coalitions (evaluation.held_out), which are evaluated by both methods.
 """
 
-import sys
+import argparse
 
 import numpy as np
 
-from apportion.stages.round import Round
+from apportion.rounds.round import Round
 
 
 def main() -> None:
-    round = Round.open(sys.argv[1])
-    costs = {
-        name: np.array([(e.cost.finetune, e.cost.sample) for _, e in round.evaluations(purpose)])
-        for name, purpose in (("retrain", "held_out"), (round.config.removal.method, "paired"))
-    }
-    for name, seconds in costs.items():
-        train, sample = seconds.mean(axis=0)
-        print(f"{name:<20} {train:6.1f} s train + {sample:5.1f} s sample = {train + sample:6.1f} s   ({len(seconds)} coalitions)")
-    truth, cheap = (seconds.sum(axis=1).mean() for seconds in costs.values())
-    print(f"{'ratio':<20} {truth / cheap:6.1f}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("round_uri", help="the round's address, as plan prints it")
+    this_round = Round.open(parser.parse_args().round_uri)
+    methods = {"held_out": "retrain", "paired": this_round.config.removal.method}
+    totals = []
+    for purpose, method in methods.items():
+        costs = [evaluation.cost for _, evaluation in this_round.evaluations(purpose)]
+        if not costs:
+            parser.error(
+                f"found no held-out coalitions in {this_round.uri}, expected some (evaluation.held_out)"
+            )
+        training = float(np.mean([cost.finetune for cost in costs]))
+        sampling = float(np.mean([cost.sample for cost in costs]))
+        total = training + sampling
+        totals.append(total)
+        print(
+            f"{method:<20} {training:6.1f} s train + {sampling:5.1f} s sample = {total:6.1f} s"
+            f"   ({len(costs)} coalitions)"
+        )
+    retrained, cheap = totals
+    print(f"{'ratio':<20} {retrained / cheap:6.1f}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
-"""Real servers on the loopback for tests: an S3 endpoint (moto) and MLflow, each in a process of its own, and a misbehaving proxy.
+"""Real servers on the loopback for tests: an S3 endpoint (moto) and MLflow, each in its own process, and a
+proxy that can change requests and answers.
 
-Import the fixtures in a conftest.py (`from servers import s3_endpoint, s3_bucket`); run as a script it serves S3 at the port given.
+Import the fixtures in a conftest.py (`from servers import s3_endpoint, s3_bucket`). Run as a script, this
+file serves S3 at the given port.
 """
 
+import functools
 import itertools
 import os
 import signal
@@ -13,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -23,14 +26,21 @@ from typing import Any, NamedTuple
 
 import pytest
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1", "NO_PROXY": "127.0.0.1"}
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "NO_PROXY": "127.0.0.1",
+}
 EXPERIMENT = "/api/2.0/mlflow/experiments/get?experiment_id=0"
-PAGE = 100  # keys in one answer to a listing, 1,000 at AWS: tests of paging need fewer keys
+MLFLOW_BUCKET = "artifacts-of-mlflow"
+"""Where `mlflow_server` keeps artifacts, at `s3_endpoint`."""
+PAGE = 100  # keys in one answer to a listing; AWS has 1,000, but tests of paging should need fewer keys
 _numbers = itertools.count()
 
 
 def free_port() -> int:
-    """A port nobody listens on at this moment."""
+    """A port at which no process listens at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -41,7 +51,8 @@ def s3_server(port: int | None = None) -> Iterator[str]:
     """The URL of an S3 server (moto) that keeps its objects in memory until the end of the block."""
     for _ in range(1 if port else 5):  # another process may take the free port before the server does
         chosen = port or free_port()
-        server = subprocess.Popen([sys.executable, __file__, str(chosen)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command = [sys.executable, __file__, str(chosen)]
+        server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             if _answers(server, url := f"http://127.0.0.1:{chosen}", "/moto-api/"):
                 yield url
@@ -49,25 +60,43 @@ def s3_server(port: int | None = None) -> Iterator[str]:
         finally:
             server.kill()
             server.wait()
-    raise OSError(f"the S3 server did not start{f' on port {port}: is it taken?' if port else ''}")
+    raise OSError(f"the S3 server did not start{f' on port {port}: is it in use?' if port else ''}")
 
 
 @contextmanager
-def mlflow_on(folder: Path, artifacts: str, port: int | None = None, settings: dict[str, str] | None = None) -> Iterator[str]:
-    """The URL of an MLflow server until the end of the block: runs in `<folder>/mlflow.db`, which stays, artifacts through the server."""
+def mlflow_on(
+    folder: Path, artifacts: str, port: int | None = None, settings: dict[str, str] | None = None
+) -> Iterator[str]:
+    """The URL of an MLflow server until the end of the block.
+
+    Runs are in `<folder>/mlflow.db`, which stays; clients send artifacts to the server, which stores them.
+    """
     port = port or free_port()
-    options = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", artifacts]
-    command = [sys.executable, "-m", "mlflow", "server", "--serve-artifacts", "--workers", "1", "--port", str(port), *options]
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--serve-artifacts",
+        "--workers",
+        "1",
+        "--port",
+        str(port),
+    ]
+    command += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", artifacts]
     own = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = os.environ | own | (settings or {})
     with (folder / "mlflow.log").open("wb") as log:
-        server = subprocess.Popen(command, env=os.environ | own | (settings or {}), stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        # The second question opens the database: Apportion waits for seconds only, and the first answer may take more.
-        if not all(_answers(server, url := f"http://127.0.0.1:{port}", path) for path in ("/health", EXPERIMENT)):
+        # The second request makes the server open its database. Apportion waits for seconds only, and the
+        # first answer may take longer.
+        url = f"http://127.0.0.1:{port}"
+        if not all(_answers(server, url, path) for path in ("/health", EXPERIMENT)):
             raise OSError(f"the MLflow server did not start: {(folder / 'mlflow.log').read_text()[-2000:]}")
         yield url
     finally:
-        os.killpg(server.pid, signal.SIGKILL)  # its workers are processes of their own
+        os.killpg(server.pid, signal.SIGKILL)  # its workers are separate processes
         server.wait()
 
 
@@ -76,24 +105,100 @@ def make_bucket(endpoint: str, name: str) -> None:
         raise OSError(f"the S3 server did not make bucket {name}")
 
 
+class _Shared:
+    """One server for a session fixture that several folders import.
+
+    pytest runs such a fixture once for each of these folders. The server starts at the first of them, and
+    ends with the last.
+    """
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._url = ""
+        self._running = ExitStack()
+
+    @contextmanager
+    def use(self, start: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
+        """The server's URL; `start` is called where the server does not run yet."""
+        if self._users == 0:
+            self._url = self._running.enter_context(start())
+        self._users += 1
+        try:
+            yield self._url
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._running.close()
+
+
+_s3, _mlflow = _Shared(), _Shared()
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
-    """The URL of an S3 server that lives as long as the test session (one per pytest-xdist worker)."""
-    with s3_server() as url:
+    """The URL of an S3 server that runs until the end of the test session (one per pytest-xdist worker)."""
+    import botocore.session
+
+    with pytest.MonkeyPatch.context() as patch, _s3.use(s3_server) as url:
+        # Each client would otherwise parse 1 MB of descriptions of AWS's services, which takes most of its
+        # time.
+        patch.setattr(botocore.session, "create_loader", _cached_loader(botocore.session.create_loader))
+        yield url
+
+
+def _cached_loader(create: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that returns the same botocore Loader for the same arguments."""
+    create = functools.cache(create)
+
+    def cached(*arguments: Any) -> Any:
+        loader = create(*arguments)
+        # Each boto3 session appends its own folder again.
+        loader.search_paths[:] = dict.fromkeys(loader.search_paths)
+        return loader
+
+    return cached
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> Iterator[str]:
+    """The URL of an MLflow server that runs until the end of the test session.
+
+    Its database is empty at first, and its artifacts are in MLFLOW_BUCKET at `s3_endpoint`.
+    """
+
+    def start() -> AbstractContextManager[str]:
+        make_bucket(s3_endpoint, MLFLOW_BUCKET)
+        settings = CREDENTIALS | {"AWS_ENDPOINT_URL_S3": s3_endpoint}
+        return mlflow_on(
+            tmp_path_factory.mktemp("mlflow"), f"s3://{MLFLOW_BUCKET}/artifacts", settings=settings
+        )
+
+    with _mlflow.use(start) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an MLflow server on an empty SQLite file that keeps artifacts itself; it lives as long as the test session."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    with mlflow_on(folder, str(folder / "artifacts")) as url:
-        yield url
+def mlflow_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow database as Apportion creates it, with its experiment `template`."""
+    return _database(tmp_path_factory.getbasetemp() / "template of mlflow" / "not there yet")
+
+
+@functools.cache
+def _database(folder: Path) -> Path:
+    """Created once, also where several folders import the fixture: MLflow's migrations take a second."""
+    from apportion.config.tracking import TrackingOptions
+    from apportion.tracking import open_tracker
+
+    options = TrackingOptions(
+        uri=f"sqlite:///{folder}/mlflow.db", artifacts=f"{folder}/artifacts", experiment="template"
+    )
+    open_tracker(options).check()
+    return folder / "mlflow.db"
 
 
 @pytest.fixture
 def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of a fresh bucket at `s3_endpoint`, with boto3's environment set so that `s3://<name>` just works."""
+    """The name of an empty bucket at `s3_endpoint`; boto3's variables are set so that s3://<name> works."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "APPORTION_S3_"))]:
         monkeypatch.delenv(name)
     for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL_S3": s3_endpoint}).items():
@@ -104,6 +209,7 @@ def s3_bucket(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def _answers(server: subprocess.Popen[bytes], url: str, path: str) -> bool:
+    """Waits until the server answers; False where it ended, or did not answer within a minute."""
     deadline = time.monotonic() + 60
     while server.poll() is None and time.monotonic() < deadline:
         try:
@@ -115,28 +221,42 @@ def _answers(server: subprocess.Popen[bytes], url: str, path: str) -> bool:
 
 
 class Answer(NamedTuple):
-    """What goes back through the proxy."""
+    """What the proxy sends back."""
 
     status: int
     headers: dict[str, str]
     body: bytes
 
 
-Meddle = Callable[[str, dict[str, str], Callable[[], Answer]], Answer]
+Respond = Callable[[str, dict[str, str], Callable[[], Answer]], Answer]
+"""`respond(method, headers, forward)` returns the answer to a request; `forward()` gets the answer of the
+server behind the proxy. It may change the headers of the request before, and the answer after."""
 
 
 @contextmanager
-def proxy(upstream: str, meddle: Meddle, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """The URL of an HTTP server in front of `upstream`, over TLS with a certificate (`certified`); `meddle(method, headers, forward)`
-    may change either direction."""
+def proxy(upstream: str, respond: Respond, tls: ssl.SSLContext | None = None, port: int = 0) -> Iterator[str]:
+    """The URL of an HTTP server in front of `upstream`; with a certificate (`certified`) it speaks TLS.
+
+    Its connections end with the block.
+    """
+    connections = set[socket.socket]()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"  # or boto3 waits a second for "100 Continue" before it sends a body
 
+        def setup(self) -> None:
+            super().setup()
+            connections.add(self.connection)
+
+        def finish(self) -> None:
+            connections.discard(self.connection)
+            super().finish()
+
         def handle_any(self) -> None:
             headers = {name.lower(): value for name, value in self.headers.items()}
             body = self.rfile.read(int(headers.get("content-length", 0)))
-            answer = meddle(self.command, headers, lambda: _forward(upstream, self.path, self.command, headers, body))
+            forward = functools.partial(_forward, upstream, self.path, self.command, headers, body)
+            answer = respond(self.command, headers, forward)
             self.send_response_only(answer.status)
             for name, value in ({"Date": self.date_time_string()} | answer.headers).items():
                 self.send_header(name, value)
@@ -147,11 +267,12 @@ def proxy(upstream: str, meddle: Meddle, tls: ssl.SSLContext | None = None) -> I
 
         do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = handle_any  # noqa: N815
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+        def log_message(self, *_: Any) -> None:
+            """Prints nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.handle_error = lambda *_: None  # type: ignore[method-assign] # a client may go, or not trust us
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    # A client may close its connection early, or may not trust the certificate.
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]
     if tls:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
@@ -160,28 +281,40 @@ def proxy(upstream: str, meddle: Meddle, tls: ssl.SSLContext | None = None) -> I
     finally:
         server.shutdown()
         server.server_close()
+        for connection in list(connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def certified(folder: Path) -> tuple[Path, ssl.SSLContext]:
-    """The file of a certificate authority made for the purpose, and what a server on the loopback needs to be trusted by its friends."""
+    """The file of a new certificate authority, and the TLS context of a server that it certifies."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    def signed(name: str, key: Any, issuer: str, by: Any, extension: x509.ExtensionType) -> bytes:
-        names = [x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in (name, issuer)]
-        builder = x509.CertificateBuilder(names[1], names[0], key.public_key(), x509.random_serial_number())
-        lasting = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
-        identified = lasting.add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        return identified.add_extension(extension, critical=True).sign(by, hashes.SHA256()).public_bytes(Encoding.PEM)
+    now = datetime.now(UTC)
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    server_key = ec.generate_private_key(ec.SECP256R1())
 
-    now, root, own = datetime.now(UTC), ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority, certificate = folder / "authority.pem", folder / "server.pem"
-    authority.write_bytes(signed("an authority", root, "an authority", root, x509.BasicConstraints(ca=True, path_length=0)))
+    def signed(name: str, key: Any, extension: x509.ExtensionType) -> bytes:
+        """The certificate of a key, signed by the authority."""
+        subject, issuer = (
+            x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]) for text in (name, "an authority")
+        )
+        builder = x509.CertificateBuilder(issuer, subject, key.public_key(), x509.random_serial_number())
+        builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(hours=1))
+        identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+        builder = builder.add_extension(identifier, critical=False).add_extension(extension, critical=True)
+        return builder.sign(authority_key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    authority = folder / "authority.pem"
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    authority.write_bytes(signed("an authority", authority_key, constraints))
+    certificate = folder / "server.pem"
+    secret = server_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     loopback = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    secret = own.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    certificate.write_bytes(secret + signed("a server", own, "an authority", root, loopback))
+    certificate.write_bytes(secret + signed("a server", server_key, loopback))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     return authority, context
@@ -190,10 +323,12 @@ def certified(folder: Path) -> tuple[Path, ssl.SSLContext]:
 def _forward(upstream: str, path: str, method: str, headers: dict[str, str], body: bytes) -> Answer:
     connection = HTTPConnection(upstream.removeprefix("http://"), timeout=30)
     try:
-        connection.request(method, path, body, {name: value for name, value in headers.items() if name not in ("expect", "connection")})
+        sent = {name: value for name, value in headers.items() if name not in ("expect", "connection")}
+        connection.request(method, path, body, sent)
         response = connection.getresponse()
-        hidden = ("transfer-encoding", "connection", "server", "date")
-        return Answer(response.status, {k: v for k, v in response.getheaders() if k.lower() not in hidden}, response.read())
+        left_out = ("transfer-encoding", "connection", "server", "date")
+        received = {name: value for name, value in response.getheaders() if name.lower() not in left_out}
+        return Answer(response.status, received, response.read())
     finally:
         connection.close()
 
@@ -206,13 +341,14 @@ def _serve(port: int) -> None:
     moto, one_at_a_time = DomainDispatcherApplication(create_backend_app), threading.Lock()
 
     def app(environ: Any, start_response: Any) -> list[bytes]:
-        # moto checks a condition, stores the body and adds its metadata in three steps that other threads can see between.
+        # moto checks a condition, stores the body and adds its metadata in three steps, between which other
+        # threads would see an incomplete object.
         with one_at_a_time:
             return [b"".join(moto(environ, start_response))]
 
     class Quiet(WSGIRequestHandler):
-        def log(self, type: str, message: str, *args: Any) -> None:
-            """Say nothing."""
+        def log(self, *_: Any) -> None:
+            """Prints nothing."""
 
     run_simple("127.0.0.1", port, app, threaded=True, request_handler=Quiet)
 

@@ -1,6 +1,8 @@
-"""`make services`: a real S3-compatible server (moto), and a real MLflow that keeps artifacts there, on the loopback until Ctrl-C.
+"""`make services`: a real S3-compatible server (moto), and a real MLflow that keeps artifacts there, on the
+loopback until Ctrl-C.
 
-MLflow's runs are kept in <folder>/mlflow.db; moto keeps objects in memory, so stores and artifacts end with it.
+MLflow's runs are kept in <folder>/mlflow.db. moto keeps objects in memory, so stores and artifacts are lost
+at the end.
 """
 
 import argparse
@@ -15,21 +17,30 @@ BUCKET = "apportion"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("work/services"), help="MLflow's database and log (default: work/services)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path("work/services"),
+        help="MLflow's database and log (default: work/services)",
+    )
     parser.add_argument("--s3-port", type=int, default=9000)
     parser.add_argument("--mlflow-port", type=int, default=5000)
-    told = parser.parse_args()
+    options = parser.parse_args()
     signal.signal(signal.SIGTERM, _stop)
     try:
-        told.folder.mkdir(parents=True, exist_ok=True)
-        for port in (told.s3_port, told.mlflow_port):
-            socket.create_server(("127.0.0.1", port)).close()  # or whoever listens there already would be taken for ours
-        with s3_server(told.s3_port) as s3:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        for port in (options.s3_port, options.mlflow_port):
+            # Otherwise a process that listens there already would be taken for one of these servers.
+            socket.create_server(("127.0.0.1", port)).close()
+        with s3_server(options.s3_port) as s3:
             make_bucket(s3, BUCKET)
             settings = CREDENTIALS | {"AWS_ENDPOINT_URL_S3": s3}
-            with mlflow_on(told.folder.resolve(), f"s3://{BUCKET}/mlflow", told.mlflow_port, settings) as mlflow:
-                print(_said(s3, mlflow, told.folder), flush=True)  # noqa: T201
+            artifacts = f"s3://{BUCKET}/mlflow"
+            with mlflow_on(options.folder.resolve(), artifacts, options.mlflow_port, settings) as mlflow:
+                print(_instructions(s3, mlflow, options.folder), flush=True)  # noqa: T201
                 signal.pause()
     except KeyboardInterrupt:
         print("stopped")  # noqa: T201
@@ -41,16 +52,18 @@ def _stop(*_: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _said(s3: str, mlflow: str, folder: Path) -> str:
-    exports = "\n".join(f"export {name}={value}" for name, value in (CREDENTIALS | {"AWS_ENDPOINT_URL_S3": s3}).items())
-    return f"""S3      {s3}, bucket {BUCKET}: objects are in memory, and end with this
-MLflow  {mlflow}: runs stay in {folder}/mlflow.db, artifacts are in the bucket and end with it
+def _instructions(s3: str, mlflow: str, folder: Path) -> str:
+    variables = CREDENTIALS | {"AWS_ENDPOINT_URL_S3": s3}
+    on_both = f"--set store=s3://{BUCKET}/credits --set tracking.uri={mlflow}"
+    exports = "\n".join(f"export {name}={value}" for name, value in variables.items())
+    return f"""S3      {s3}, bucket {BUCKET}: objects are in memory, and are lost when this ends
+MLflow  {mlflow}: runs stay in {folder}/mlflow.db; artifacts are in the bucket, and are lost with it
 
-Elsewhere:
+In another terminal:
 
 {exports}
-.venv/bin/python -m pipelines run configs/tiny.yaml --set store=s3://{BUCKET}/credits --set tracking.uri={mlflow}
-.venv/bin/apportion doctor configs/tiny.yaml --set store=s3://{BUCKET}/credits --set tracking.uri={mlflow}
+.venv/bin/python -m pipelines run configs/tiny.yaml {on_both}
+.venv/bin/apportion doctor configs/tiny.yaml {on_both}
 
 Ctrl-C stops both."""
 

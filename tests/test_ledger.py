@@ -1,4 +1,5 @@
-"""The ledger on a folder: records are written once, read back only whole and in their place, and damage is left as it is."""
+"""The ledger on a folder: records are written once, read back only whole and in their place, and damage is
+left as it is."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,22 +7,38 @@ from urllib.parse import unquote
 
 import pytest
 
-from apportion.config import digest
+from apportion.config.family import DdpmOptions
+from apportion.config.fitting import Fitting
+from apportion.config.hashing import digest
+from apportion.config.removal import Retrain
+from apportion.config.sampling import Sampling
 from apportion.errors import Damaged, NotFound
-from apportion.ledger import Ledger, game_key, record_key
-from apportion.records import Cost, Evaluation, Game, Property, Recipe, Wanted, evaluation_key
+from apportion.ledger import Ledger
+from apportion.records import Cost, Evaluation, Game, Measurement, Recipe, Wanted, evaluation_key
 from apportion.store import open_store
+from apportion.store.layout import game_key, record_key
 
-RECIPE = Recipe(base=None, removal={"method": "retrain", "lr": 1e-05}, model={}, resolution=16, precision="fp32")
-GAME = Game(recipe=RECIPE, sampling={"steps": 3}, properties=(Property(name="fid"),), reference=digest("reference"))
-OTHER = Game(recipe=RECIPE, sampling={"steps": 4}, properties=(Property(name="fid"),), reference=digest("reference"))
+RECIPE = Recipe(
+    version=2,
+    model=DdpmOptions(),
+    resolution=16,
+    precision="fp32",
+    removal=Retrain(method="retrain"),
+    train=Fitting(steps=1, lr=1e-05),
+    start=None,
+)
+FID = Measurement(property="fid", reference=digest("reference"))
+GAME = Game(recipe=RECIPE, sampling=Sampling(steps=4), properties=(FID,))
+OTHER = Game(recipe=RECIPE, sampling=Sampling(steps=5), properties=(FID,))
 
 
 def evaluation(seed: int = 0, value: float = 1.0, game: Game = GAME) -> Evaluation:
     members = (digest("ada"),)
     cost = Cost(finetune=1.0, sample=1.0, score=1.0, device="cpu")
     key = evaluation_key(game.id, seed, members)
-    return Evaluation(key=key, game=game.id, seed=seed, members=members, values={"fid": value}, cost=cost, code="1.0")
+    return Evaluation(
+        key=key, game=game.id, seed=seed, members=members, values={"fid": value}, cost=cost, code="1.0"
+    )
 
 
 def wanted(seed: int = 0, game: Game = GAME) -> Wanted:
@@ -52,16 +69,34 @@ def test_a_record_is_committed_once_and_the_first_stands(ledger):
 
 def test_of_many_writers_one_wins(ledger):
     with ThreadPoolExecutor(8) as threads:
-        won = list(threads.map(lambda i: Ledger(open_store(ledger.store.uri)).commit(evaluation(value=i)), range(8)))
+        won = list(
+            threads.map(lambda i: Ledger(open_store(ledger.store.uri)).commit(evaluation(value=i)), range(8))
+        )
     assert won.count(True) == 1
     assert ledger.read(wanted()).values == {"fid": won.index(True)}
 
 
 def test_what_is_pending_keeps_its_order_and_is_told_once(ledger):
-    ask = [wanted(3), wanted(1), wanted(1, OTHER), wanted(2), wanted(1), wanted(3).model_copy(update={"purpose": "v1"})]
-    assert [(item.game, item.seed) for item in ledger.pending(ask)] == [(GAME.id, 3), (GAME.id, 1), (OTHER.id, 1), (GAME.id, 2)]
+    ask = [
+        wanted(3),
+        wanted(1),
+        wanted(1, OTHER),
+        wanted(2),
+        wanted(1),
+        wanted(3).model_copy(update={"purpose": "v1"}),
+    ]
+    assert [(item.game, item.seed) for item in ledger.pending(ask)] == [
+        (GAME.id, 3),
+        (GAME.id, 1),
+        (OTHER.id, 1),
+        (GAME.id, 2),
+    ]
     ledger.commit(evaluation(1))
-    assert [(item.game, item.seed) for item in ledger.pending(ask)] == [(GAME.id, 3), (OTHER.id, 1), (GAME.id, 2)]
+    assert [(item.game, item.seed) for item in ledger.pending(ask)] == [
+        (GAME.id, 3),
+        (OTHER.id, 1),
+        (GAME.id, 2),
+    ]
     ledger.commit(evaluation(1, game=OTHER))
     ledger.commit(evaluation(3))
     ledger.commit(evaluation(2))
@@ -92,7 +127,8 @@ def test_what_is_missing_says_what_to_run(ledger):
     reading = ledger.read_all([wanted(0), wanted(1)])
     assert next(reading).seed == 0
     with pytest.raises(
-        NotFound, match=rf"{evaluation(1).key}\.json: nothing is stored there; run finetune, sample and score for this round"
+        NotFound,
+        match=rf"{evaluation(1).key}\.json: nothing is stored there; run finetune, sample and score for this",
     ):
         next(reading)
 
@@ -133,7 +169,10 @@ def test_a_damaged_record_is_told_and_left_as_it_is(spoil, ledger):
         (evaluation().dump().replace(b"1.0", b"NaN"), "found a damaged Evaluation"),
         (evaluation().dump().replace(b'"seed": 0', b'"seed": 1'), "from its game, seed and members"),
         (b"{}", "found a damaged Evaluation"),
-        (evaluation(5).dump(), f"found evaluation {evaluation(5).key} in .*, expected {evaluation(0).key}; it is left as it is"),
+        (
+            evaluation(5).dump(),
+            f"found evaluation {evaluation(5).key} in .*, expected {evaluation(0).key}; it is left as it is",
+        ),
         (evaluation(0, game=OTHER).dump(), f"expected {evaluation(0).key}; it is left as it is"),
     ],
 )
@@ -167,7 +206,9 @@ def test_a_game_is_written_once_and_read_back(ledger):
 
 def test_a_game_under_another_id_is_damage(ledger):
     ledger.store.put_if_absent(game_key(GAME.id), OTHER.dump())
-    with pytest.raises(Damaged, match=f"found game {OTHER.id} in .*, expected {GAME.id}; it is left as it is"):
+    with pytest.raises(
+        Damaged, match=f"found game {OTHER.id} in .*, expected {GAME.id}; it is left as it is"
+    ):
         ledger.game(GAME.id)
 
 

@@ -16,12 +16,12 @@ def ends(monkeypatch, act):
 
 
 def test_a_command_that_is_done_ends_with_0(monkeypatch, caplog):
-    assert ends(monkeypatch, lambda told: "a value") == 0
+    assert ends(monkeypatch, lambda arguments: "a value") == 0
     assert caplog.text == ""
 
 
 def test_an_error_raised_on_purpose_is_one_message_and_1(monkeypatch, caplog):
-    def act(told):
+    def act(arguments):
         raise ConfigError("found a, expected b")
 
     assert ends(monkeypatch, act) == 1
@@ -29,7 +29,7 @@ def test_an_error_raised_on_purpose_is_one_message_and_1(monkeypatch, caplog):
 
 
 def test_any_other_error_shows_where_it_came_from(monkeypatch):
-    def act(told):
+    def act(arguments):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

@@ -1,4 +1,5 @@
-"""The exceptions of Apportion; every message says what was found, what was expected and which option to change.
+"""The exceptions of Apportion; every message says what was found, what was expected and which option to
+change.
 
 ApportionError
 ├── ConfigError        the configuration, before any compute
@@ -6,9 +7,9 @@ ApportionError
 ├── StoreError         the object store
 │   ├── NotFound       nothing stored under that name
 │   ├── Damaged        an object whose checksum or form is wrong; it is never overwritten
-│   └── Conflict       somebody else moved a pointer first
+│   └── Conflict       another process moved a pointer first
 ├── DiffusionError     a model that diverged
-├── ValuationError     a design or an estimate that cannot be had from these numbers
+├── ValuationError     a design or an estimate that is impossible with these numbers
 ├── PropertyError      a property that cannot be measured
 ├── TrackingError      the tracking server
 └── ClusterError       Kubeflow Pipelines, or what runs there
@@ -20,7 +21,7 @@ class ApportionError(Exception):
 
 
 class ConfigError(ApportionError):
-    """The configuration asks for something unknown, of a wrong type or impossible."""
+    """The configuration has an option that is unknown, of a wrong type or impossible."""
 
 
 class DataError(ApportionError):
@@ -28,7 +29,7 @@ class DataError(ApportionError):
 
 
 class StoreError(ApportionError):
-    """The object store refused, or cannot do what Apportion needs of it."""
+    """The object store refused a request, or lacks something that Apportion needs."""
 
 
 class NotFound(StoreError):
@@ -40,7 +41,7 @@ class Damaged(StoreError):
 
 
 class Conflict(StoreError):
-    """A pointer was moved by somebody else between reading and writing."""
+    """A pointer was moved by another process between reading and writing."""
 
 
 class DiffusionError(ApportionError):
@@ -48,7 +49,7 @@ class DiffusionError(ApportionError):
 
 
 class ValuationError(ApportionError, ValueError):
-    """A design or an estimate that cannot be had from these numbers."""
+    """A design or an estimate that is impossible with these numbers."""
 
 
 class PropertyError(ApportionError):
@@ -60,4 +61,4 @@ class TrackingError(ApportionError):
 
 
 class ClusterError(ApportionError):
-    """Kubeflow Pipelines cannot be reached or refuses what is asked of it, or what runs there has failed."""
+    """Kubeflow Pipelines cannot be reached or refuses a request, or a run there has failed."""

@@ -1,22 +1,11 @@
 """Evaluations in a store: what is known of a game, and what a plan still lacks."""
 
-import re
 from collections.abc import Iterable, Iterator
 
 from apportion.errors import Damaged, NotFound
 from apportion.records import Evaluation, Game, Wanted
 from apportion.store import Store
-
-
-def game_key(game: str) -> str:
-    return f"games/{game}/game.json"
-
-
-def record_key(game: str, key: str) -> str:
-    return f"games/{game}/ledger/{key}.json"
-
-
-RECORD = re.compile(r"games/[0-9a-f]{32}/ledger/(?P<key>[0-9a-f]{32})\.json")
+from apportion.store.layout import RECORD, game_key, ledger_prefix, record_key
 
 
 class Ledger:
@@ -32,39 +21,46 @@ class Ledger:
     def game(self, game: str) -> Game:
         """Raises NotFound, or Damaged where the text is not the game of that id."""
         where = self.store.where(game_key(game))
-        found = Game.parse(self.store.get(game_key(game)), where)
-        if found.id != game:
-            raise Damaged(f"found game {found.id} in {where}, expected {game}; it is left as it is")
-        return found
+        stored = Game.parse(self.store.get(game_key(game)), where)
+        if stored.id != game:
+            raise Damaged(f"found game {stored.id} in {where}, expected {game}; it is left as it is")
+        return stored
 
     def commit(self, evaluation: Evaluation) -> bool:
-        """Records an evaluation; False where somebody else already had."""
+        """Records an evaluation; False where another process already had."""
         return self.store.put_if_absent(record_key(evaluation.game, evaluation.key), evaluation.dump())
 
     def read(self, wanted: Wanted) -> Evaluation:
-        """Raises NotFound where it is not evaluated, Damaged where the record is not what its address says."""
+        """Raises NotFound where it is not evaluated, Damaged where the record does not match its address."""
         return self.at(wanted.game, wanted.key)
 
     def at(self, game: str, key: str) -> Evaluation:
         """The evaluation of a game at a key. Raises as `read` does."""
         name = record_key(game, key)
-        found = Evaluation.parse(self.store.get(name), self.store.where(name))
-        if (found.game, found.key) != (game, key):
-            raise Damaged(f"found evaluation {found.key} in {self.store.where(name)}, expected {key}; it is left as it is")
-        return found
+        record = Evaluation.parse(self.store.get(name), self.store.where(name))
+        if (record.game, record.key) != (game, key):
+            raise Damaged(
+                f"found evaluation {record.key} in {self.store.where(name)}, expected {key}; it is left as "
+                "it is"
+            )
+        return record
 
     def read_all(self, wanted: Iterable[Wanted]) -> Iterator[Evaluation]:
-        """The evaluations in the order asked for. Raises NotFound, saying how to have it made, where one is missing."""
+        """The evaluations in the order given. Raises NotFound, saying how to have it made, where one is
+        missing."""
         for item in wanted:
             try:
                 yield self.read(item)
             except NotFound as missing:
-                raise NotFound(f"{missing}; run finetune, sample and score for this round again, then repeat this stage") from missing
+                raise NotFound(
+                    f"{missing}; run finetune, sample and score for this round again, then repeat this stage"
+                ) from missing
 
     def keys(self, game: str) -> set[str]:
-        """Keys of every evaluation of a game. What else lies there, such as a damaged record under another name, is none."""
-        found = (RECORD.fullmatch(name) for name in self.store.list(f"games/{game}/ledger/"))
-        return {record["key"] for record in found if record}
+        """Keys of every evaluation of a game. Other objects there, such as renamed damaged records, are
+        ignored."""
+        matches = (RECORD.fullmatch(name) for name in self.store.list(ledger_prefix(game)))
+        return {match["key"] for match in matches if match}
 
     def pending(self, wanted: Iterable[Wanted]) -> list[Wanted]:
         """Those of `wanted` without a record, in their order, each key once."""

@@ -1,4 +1,5 @@
-"""What a process says while it works and how it ends: plain lines, silence from libraries that chatter, one clear message."""
+"""What a process prints while it works and how it ends: plain lines, fewer messages of libraries, one clear
+error."""
 
 import atexit
 import gc
@@ -11,35 +12,41 @@ from types import TracebackType
 
 from apportion.errors import ApportionError
 
-CHATTER = ("alembic", "mlflow", "botocore", "urllib3", "diffusers")
+VERBOSE_LIBRARIES = ("alembic", "mlflow", "botocore", "urllib3", "diffusers")
 
 
 def to_terminal() -> None:
-    """Sends our own messages to standard error, quiets the libraries below warnings, and shortens errors raised on purpose."""
+    """Sends messages to standard error, hides those of libraries below warnings, and shortens errors that are
+    raised on purpose."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-    for name in CHATTER:
+    for name in VERBOSE_LIBRARIES:
         logging.getLogger(name).setLevel(logging.WARNING)
     for name in ("urllib3", "botocore.credentials"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # neither every retry nor a trace: how the call ends is said by us
+        logging.getLogger(name).setLevel(
+            logging.ERROR
+        )  # they warn of every retry; our error says how a call ended
     warnings.filterwarnings("ignore", category=FutureWarning)
-    sys.excepthook = plainly
-    atexit.register(gc.freeze)  # or a process that ends spends a second in looking for cycles among the modules that end with it
+    sys.excepthook = report
+    # Without this, a process that ends spends a second on garbage collection of the modules that end with it.
+    atexit.register(gc.freeze)
 
 
 def run_command(parser: ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Does what the arguments ask for, `act` of what the parser makes of them: 0, or 1 with the message where it cannot be done."""
+    """Runs the command of the arguments (`act` of the parsed arguments) and returns its exit status: 0, or 1
+    after an error that was raised on purpose."""
     to_terminal()
-    told = parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
     try:
-        told.act(told)
+        parsed.act(parsed)
     except ApportionError as error:
-        plainly(type(error), error, None)
+        report(type(error), error, None)
         return 1
     return 0
 
 
-def plainly(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """How a process ends by an error: one raised on purpose says all in its message, any other shows where it came from."""
+def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Prints the error that a process ends with: of one raised on purpose the message, of any other the
+    traceback."""
     if issubclass(kind, ApportionError):
         logging.getLogger("apportion").error("apportion: %s", error)
     else:

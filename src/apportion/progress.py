@@ -1,10 +1,14 @@
 """Progress of long work: a bar on a terminal, a line every few seconds where output is captured."""
 
 import sys
+from collections.abc import Callable
 
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 5.0
+
+Ticker = Callable[[int], None]
+"""Called with the number of steps or images done since the last call, for a progress bar."""
 
 
 def bar(total: int, what: str, unit: str) -> "tqdm[int]":

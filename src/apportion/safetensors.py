@@ -1,15 +1,18 @@
-"""The header of a safetensors file, which its own library reads from files only."""
+"""The header of a safetensors file, which the safetensors library reads only from files."""
 
 import json
 
 
 def header(data: bytes) -> dict[str, str]:
-    """The metadata written beside the tensors. Raises ValueError where `data` is no safetensors file with metadata."""
+    """The metadata written beside the tensors; empty where none were written.
+
+    Raises ValueError where `data` is not a safetensors file.
+    """
     try:
         length = int.from_bytes(data[:8], "little")
-        about = json.loads(data[8 : 8 + length])["__metadata__"]
-    except (KeyError, TypeError, UnicodeDecodeError) as error:
-        raise ValueError(f"found no safetensors header with metadata in {len(data)} bytes") from error
-    if not isinstance(about, dict):
-        raise ValueError(f"found metadata {type(about).__name__}, expected a mapping")
-    return about
+        metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    except (AttributeError, TypeError, UnicodeDecodeError) as error:
+        raise ValueError(f"found no safetensors header in {len(data)} bytes") from error
+    if not isinstance(metadata, dict):
+        raise ValueError(f"found metadata {type(metadata).__name__}, expected a mapping")
+    return metadata

@@ -1,4 +1,4 @@
-"""verify: does what a round published follow from its ledger, to the last bit or but for rounding?"""
+"""Does what a round published follow from its ledger, to the last bit or up to rounding?"""
 
 import json
 import math
@@ -6,49 +6,57 @@ from collections.abc import Callable
 from typing import Any
 
 from apportion.errors import Damaged
-from apportion.stages.attribute import credit, follow, table
-from apportion.stages.evaluate import judge
-from apportion.stages.publish import everything, statement
-from apportion.stages.round import Round, round_key
+from apportion.report.spreadsheets import credits_table
+from apportion.rounds.round import Round
+from apportion.stages.attribute import credits_of, follow
+from apportion.stages.evaluate import evidence_of
+from apportion.stages.publish import statement
+from apportion.store import layout
 from apportion.version import code
 
 TOLERANCE = 1e-9
-"""Relative, and absolute near zero: how far the same arithmetic may come out elsewhere, where libraries add in another order."""
+"""The largest difference, relative or near zero absolute, between results of the same arithmetic on two
+machines, whose libraries may add numbers in another order."""
 
-MADE: dict[str, Callable[[Round], bytes]] = {
-    "credits.json": lambda round: credit(round).dump(),
-    "credits.csv": lambda round: table(round.credits).encode(),
-    "followup.json": lambda round: follow(round).dump(),
-    "evidence.json": lambda round: judge(round).dump(),
-    "statement.csv": lambda round: statement(round).encode(),
+MAKE: dict[str, Callable[[Round], bytes]] = {
+    layout.CREDITS_FILE: lambda this_round: credits_of(this_round).dump(),
+    layout.CREDITS_CSV: lambda this_round: credits_table(this_round.credits).encode(),
+    layout.FOLLOWUP_FILE: lambda this_round: follow(this_round).dump(),
+    layout.EVIDENCE_FILE: lambda this_round: evidence_of(this_round).dump(),
+    layout.STATEMENT_FILE: lambda this_round: statement(this_round).encode(),
 }
-"""Each from the ledger and those before it as they are stored: arithmetic is done for credits.json and evidence.json alone."""
+"""How each file is made from the ledger and the stored files before it."""
 
 
-def run(round_uri: str) -> dict[str, Any]:
-    """Reads every record of a round and makes its files again; says of each file how exactly it came out the same.
+def verify(round_uri: str) -> dict[str, Any]:
+    """Reads every record of a round and makes its files again; says of each file how exactly the two agree.
 
-    Raises Damaged where a record is, or where a file does not follow.
+    Raises Damaged where a record is damaged, or where a file does not follow.
     """
-    round = Round.open(round_uri)
-    records = len(everything(round))
-    names = list(MADE) if round.has("round.json") else [name for name in MADE if round.has(name)]
-    return {"round": round.id, "evaluations": records, "verified": {name: agreement(round, name) for name in names}}
+    this_round = Round.open(round_uri)
+    records = len(this_round.all_evaluations())
+    names = (
+        list(MAKE) if this_round.has(layout.COMMIT_FILE) else [name for name in MAKE if this_round.has(name)]
+    )
+    verified = {name: agreement(this_round, name) for name in names}
+    return {"round": this_round.id, "evaluations": records, "verified": verified}
 
 
-def agreement(round: Round, name: str) -> str:
-    """How exactly a stored file is what its round's records give here."""
-    key = round_key(round.id, name)
-    stored, again = round.store.get(key), MADE[name](round)
+def agreement(this_round: Round, name: str) -> str:
+    """How exactly a stored file agrees with what its round's records give here."""
+    stored, again = this_round.read(name), MAKE[name](this_round)
     if stored == again:
         return "to the last bit"
     if name.endswith(".json") and close(json.loads(stored), json.loads(again)):
         return f"within {TOLERANCE:g}"
-    raise Damaged(f"found {round.store.where(key)}, which does not follow from the ledger (Apportion {code()}); it is left as it is")
+    raise Damaged(
+        f"found {this_round.where(name)}, which does not follow from the ledger (Apportion {code()}); it is "
+        "left as it is"
+    )
 
 
 def close(a: Any, b: Any) -> bool:
-    """Whether two JSON values are the same but for the last digits of fractions."""
+    """Whether two JSON values are the same up to the last digits of fractions."""
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):

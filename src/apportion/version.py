@@ -1,4 +1,5 @@
-"""Which code made a record: the version, and a hash of the sources, so that two states of one version are told apart."""
+"""Which code made a record: the version and a hash of the sources, which differs between two states of one
+version."""
 
 import hashlib
 from functools import cache

@@ -1,4 +1,4 @@
-"""Content hashes against hashlib, and the order that follows from them."""
+"""Content hashes compared with hashlib, and the order that follows from them."""
 
 import hashlib
 import json
@@ -6,7 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from apportion.datasets import duplicates
+from apportion.config.data import OpenMoji
+from apportion.datasets import duplicates, load
 from apportion.datasets.contribution import Contribution
 from apportion.errors import DataError
 
@@ -24,7 +25,8 @@ def digest(data):
 
 
 def test_hashes_are_sha256_of_shape_pixels_and_flip():
-    expected = sorted(digest(b"(4, 4, 3)" + p.tobytes() + (b"\1" if f else b"\0")) for p, f in zip(PIXELS, FLIP, strict=True))
+    samples = zip(PIXELS, FLIP, strict=True)
+    expected = sorted(digest(b"(4, 4, 3)" + p.tobytes() + (b"\1" if f else b"\0")) for p, f in samples)
     c = contribution()
     assert list(c.sample_hashes) == expected
     assert c.data_hash == digest(json.dumps(expected, separators=(",", ":")).encode())
@@ -36,7 +38,10 @@ def test_order_of_files_never_matters():
     labels = ("u", "v", None, "x", "y")
     one = contribution(label=labels)
     other = contribution(
-        pixels=PIXELS[order], flip=FLIP[order], titles=tuple(TITLES[i] for i in order), label=tuple(labels[i] for i in order)
+        pixels=PIXELS[order],
+        flip=FLIP[order],
+        titles=tuple(TITLES[i] for i in order),
+        label=tuple(labels[i] for i in order),
     )
     assert one.data_hash == other.data_hash
     assert (one.sample_hashes, one.titles, one.label) == (other.sample_hashes, other.titles, other.label)
@@ -44,7 +49,7 @@ def test_order_of_files_never_matters():
     assert np.array_equal(one.flip, other.flip)
 
 
-def test_parts_of_an_image_move_together():
+def test_pixels_flip_title_and_label_of_an_image_stay_together():
     c = contribution(label=tuple("ABCDE"))
     for i, title in enumerate(c.titles):
         source = TITLES.index(title)
@@ -58,24 +63,85 @@ def test_equal_images_are_ordered_by_title():
     assert contribution(pixels=same, flip=FLIP[[0, 0, 0]], titles=("c", "a", "b")).titles == ("a", "b", "c")
 
 
-def test_a_pixel_a_flip_or_an_image_more_is_other_data():
+def test_another_pixel_flip_or_number_of_images_is_other_data():
     changed = PIXELS.copy()
     changed[2, 1, 1, 0] ^= 1
     flipped = FLIP ^ (np.arange(5) == 3)
-    twice = {"pixels": PIXELS[[0, 1, 2, 3, 4, 4]], "flip": FLIP[[0, 1, 2, 3, 4, 4]], "titles": (*TITLES, "f")}
-    variants = [{}, {"pixels": changed}, {"flip": flipped}, {"pixels": PIXELS[:4], "flip": FLIP[:4], "titles": TITLES[:4]}, twice]
+    repeated = [0, 1, 2, 3, 4, 4]
+    variants = [
+        {},
+        {"pixels": changed},
+        {"flip": flipped},
+        {"pixels": PIXELS[:4], "flip": FLIP[:4], "titles": TITLES[:4]},
+        {"pixels": PIXELS[repeated], "flip": FLIP[repeated], "titles": (*TITLES, "f")},
+    ]
     assert len({contribution(**variant).data_hash for variant in variants}) == len(variants)
 
 
 def test_shape_is_part_of_the_hash():
-    """4 images of 2x2 hold the bytes of one of 4x4; so do an image and its reshaped bytes."""
+    """Four images of 2x2 pixels have the same bytes as one of 4x4."""
     small = contribution(pixels=PIXELS[:1].reshape(4, 2, 2, 3), flip=FLIP[:4], titles=TITLES[:4])
     assert not set(small.pixel_hashes) & set(contribution().pixel_hashes)
 
 
-def test_names_titles_labels_and_dates_are_no_data():
+def test_names_titles_labels_and_dates_are_not_part_of_the_data():
     other = contribution("bob", titles=tuple("vwxyz"), joined="2026-01-31", label=tuple("lmnop"))
     assert other.data_hash == contribution().data_hash
+
+
+LABELS = ("cat", "dog", "cat", "owl", "dog")
+
+
+def test_labels_are_part_of_the_data_where_models_are_conditioned_on_them():
+    changed = (*LABELS[:4], "cat")
+    hashes = {contribution(label=label, conditioned=True).data_hash for label in (LABELS, changed)}
+    assert len(hashes) == 2
+    plain = {contribution(label=label).data_hash for label in (LABELS, changed, None)}
+    assert plain == {contribution().data_hash}
+    assert not plain & hashes
+
+
+def test_conditioned_hashes_are_sha256_of_the_sample_and_its_label():
+    c = contribution(label=LABELS, conditioned=True)
+    expected = [
+        digest(b"(4, 4, 3)" + p.tobytes() + (b"\1" if f else b"\0") + b"condition:" + label.encode())
+        for p, f, label in zip(PIXELS, FLIP, LABELS, strict=True)
+    ]
+    assert list(c.sample_hashes) == sorted(expected)
+    assert sorted(c.pixel_hashes) == sorted(contribution().pixel_hashes)
+
+
+def test_the_order_of_conditioned_images_never_matters():
+    order = [3, 0, 4, 1, 2]
+    other = contribution(
+        pixels=PIXELS[order],
+        flip=FLIP[order],
+        titles=tuple(TITLES[i] for i in order),
+        label=tuple(LABELS[i] for i in order),
+        conditioned=True,
+    )
+    one = contribution(label=LABELS, conditioned=True)
+    assert (one.data_hash, one.titles, one.label) == (other.data_hash, other.titles, other.label)
+    assert np.array_equal(one.pixels, other.pixels)
+
+
+@pytest.mark.parametrize("label", [None, (*LABELS[:4], None), (*LABELS[:4], "")])
+def test_an_image_without_a_label_is_refused_where_models_are_conditioned_on_labels(label):
+    message = r"images of contributor 'ada' without a label, .*\(model\.family, data\.path\)"
+    with pytest.raises(DataError, match=message):
+        contribution(label=label, conditioned=True)
+    assert contribution(label=label).data_hash == contribution().data_hash
+
+
+def test_contributions_are_conditioned_where_the_family_is():
+    data = OpenMoji(source="openmoji", contributors=["Liz Bravo", "Fanny Jung"])
+    plain, conditioned = load(data), load(data, "label")
+    assert [c.name for c in plain] == [c.name for c in conditioned]
+    for one, other in zip(plain, conditioned, strict=True):
+        assert not one.conditioned
+        assert other.conditioned
+        assert one.data_hash != other.data_hash
+        assert sorted(one.pixel_hashes) == sorted(other.pixel_hashes)
 
 
 @pytest.mark.parametrize(
@@ -98,21 +164,23 @@ def test_parts_that_do_not_fit_are_refused(wrong):
 
 
 def test_duplicates_name_both_contributors_and_titles_whatever_the_flip():
-    bob = contribution("bob", np.stack([PIXELS[1], 255 - PIXELS[2]]), np.array([True, True]), ("mine", "other"))
+    pixels = np.stack([PIXELS[1], 255 - PIXELS[2]])
+    bob = contribution("bob", pixels, np.array([True, True]), ("mine", "other"))
     (warning,) = duplicates([contribution(), bob])
     assert "'ada' (b) and 'bob' (mine)" in warning
 
 
-def test_duplicates_inside_one_contributor_are_fine():
+def test_duplicates_of_one_contributor_give_no_warning():
     assert duplicates([contribution(pixels=PIXELS[[0, 0, 1, 2, 3]]), contribution("bob", 255 - PIXELS)]) == []
 
 
-def test_many_duplicates_are_counted_and_few_of_them_shown():
+def test_many_duplicates_are_counted_and_ten_are_shown():
     many = np.random.default_rng(1).integers(0, 256, (25, 4, 4, 3), dtype=np.uint8)
     titles = tuple(f"{i:02d}" for i in range(25))
     ada, bob = (contribution(name, many, np.ones(25, bool), titles) for name in ("ada", "bob"))
     *named, last = duplicates([ada, bob])
-    assert ["'ada' (00) and 'bob' (00)" in named[0], len(named)] == [True, 10]
+    assert "'ada' (00) and 'bob' (00)" in named[0]
+    assert len(named) == 10
     assert last.startswith("25 images in all")
 
 

@@ -1,4 +1,4 @@
-"""Real image files, good and bad, given as folders and as manifests."""
+"""Image files, good and bad, in folders and in tables."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from apportion.config import Folder
+from apportion.config.data import Folder
 from apportion.datasets import duplicates, load
 from apportion.errors import DataError
 
@@ -32,14 +32,15 @@ def noise(seed=0, size=(8, 8)):
 
 
 def read(path, **options):
-    return load(Folder(**{"source": "folder", "path": str(path), "resolution": 8, "min_images": 1, **options}))
+    defaults = {"source": "folder", "path": str(path), "resolution": 8, "min_images": 1}
+    return load(Folder(**(defaults | options)))
 
 
-def refused(path, *says, **options):
-    """Asserts that reading is refused with all of `says` in the message, and returns the message."""
+def refused(path, *parts, **options):
+    """Asserts that reading is refused, with all `parts` in the message, and returns the message."""
     with pytest.raises(DataError) as error:
         read(path, **options)
-    for part in says:
+    for part in parts:
         assert part in str(error.value)
     return str(error.value)
 
@@ -76,7 +77,7 @@ def test_a_folder_per_contributor(root):
     assert (ada.joined, ada.label) == (None, None)
 
 
-def test_data_hash_follows_pixels_and_flips_but_no_file_names(root):
+def test_the_data_hash_depends_on_pixels_and_flips_and_not_on_file_names(root):
     before = [c.data_hash for c in read(root)]
     (root / "ada" / "0.png").rename(root / "ada" / "zz.png")
     write(root / "ada" / "1.png", 1, optimize=True, compress_level=1)
@@ -101,7 +102,7 @@ def test_formats(root, suffix):
     assert np.abs(only(root).astype(int) - grey).max() <= 1
 
 
-def test_the_content_decides_not_the_suffix(root):
+def test_the_content_decides_on_the_format_and_not_the_suffix(root):
     write(root / "one" / "x.png", 5).rename(root / "one" / "x.jpg")
     assert np.array_equal(only(root), noise(5))
 
@@ -110,11 +111,12 @@ def test_a_hidden_folder_with_images_is_named(root, caplog):
     shutil.copytree(root / "ada", root / ".cy")
     (root / ".git").mkdir()
     assert {c.name for c in read(root)} == {"ada", "bob"}
-    assert "hidden folders are no contributors, and '.cy' hold images" in caplog.text
+    assert "hidden folders are ignored, but '.cy' hold images" in caplog.text
 
 
 def test_hidden_files_are_ignored(root):
-    for name in (".DS_Store", "ada/.DS_Store", "ada/Thumbs.db", "ada/._0.png", ".git/config", "__MACOSX/x", "bob/desktop.ini"):
+    names = [".DS_Store", "ada/.DS_Store", "ada/Thumbs.db", "ada/._0.png", ".git/config"]
+    for name in (*names, "__MACOSX/x", "bob/desktop.ini"):
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_bytes(b"litter")
     assert [len(c) for c in read(root)] == [3, 2]
@@ -132,7 +134,7 @@ def test_duplicates_of_files(root):
     assert "'ada' (ada/1.png) and 'bob' (bob/" in warning
 
 
-# What images become
+# From files to pixels
 
 
 def test_exif_orientation_is_applied(root):
@@ -171,7 +173,10 @@ def test_modes_become_rgb(root, mode):
     image = Image.new("RGB", (8, 8), WHITE)
     image.paste((0, 0, 0), (0, 0, 4, 8))
     (root / "one").mkdir()
-    image.convert(mode).save(root / "one" / ("x.jpg" if mode == "CMYK" else "x.png"), **({"quality": 100} if mode == "CMYK" else {}))
+    if mode == "CMYK":
+        image.convert(mode).save(root / "one" / "x.jpg", quality=100)
+    else:
+        image.convert(mode).save(root / "one" / "x.png")
     assert np.abs(only(root).astype(int) - np.asarray(image)).max() <= 2
 
 
@@ -201,7 +206,7 @@ def test_crop_takes_the_middle_square_and_shrinks_it(root):
         image.save(root / "one" / "x.png")
         (one,) = [c for c in read(root, resize="crop") if c.name == "one"]
         assert one.pixels.shape == (1, 8, 8, 3)
-        assert (one.pixels[0, :, 0] == WHITE).all()  # nothing red bleeds in at the edge
+        assert (one.pixels[0, :, 0] == WHITE).all()  # without any red at the edge
         assert (one.pixels[0, :, -1] == GREEN).all()
 
 
@@ -216,7 +221,8 @@ def test_crop_leaves_images_of_the_right_size_alone(root):
 def test_other_sizes_are_listed_together(root):
     for i in range(14):
         write(root / "cy" / f"{i:02d}.png", 30 + i, (12, 9))
-    message = refused(root, "found 14 images of another size, expected 8x8", "data.resize=crop", "cy/00.png: 12x9 pixels", "… and 4 more")
+    parts = ["found 14 images of another size, expected 8x8", "data.resize=crop"]
+    message = refused(root, *parts, "cy/00.png: 12x9 pixels", "… and 4 more")
     assert "cy/09.png" in message
     assert "cy/10.png" not in message
 
@@ -224,7 +230,8 @@ def test_other_sizes_are_listed_together(root):
 @pytest.mark.parametrize("resize", ["refuse", "crop"])
 def test_small_images_are_never_enlarged(root, resize):
     write(root / "ada" / "s.png", 40, (30, 7))
-    refused(root, "found 1 images smaller than 8x8", "ada/s.png: 30x7 pixels", "data.resolution", resize=resize)
+    parts = ["found 1 images smaller than 8x8", "ada/s.png: 30x7 pixels", "data.resolution"]
+    refused(root, *parts, resize=resize)
 
 
 def test_unreadable_images_are_all_named(root):
@@ -236,12 +243,13 @@ def test_unreadable_images_are_all_named(root):
     jpeg = write(root / "bob" / "cut.jpg", 7, (64, 64)).read_bytes()
     (root / "bob" / "cut.jpg").write_bytes(jpeg[: len(jpeg) // 2])
     write(root / "bob" / "wide.png", 8, (9, 8))
-    message = refused(root, "found 5 files that cannot be read as images", "found 1 images of another size", "bob/wide.png")
+    parts = ["found 5 files that cannot be read as images", "found 1 images of another size"]
+    message = refused(root, *parts, "bob/wide.png")
     for name in ("ada/empty.png", "ada/text.jpg", "ada/cut.png", "ada/flipped.png", "bob/cut.jpg"):
         assert name in message
 
 
-def test_other_decoders_are_never_entered(root):
+def test_other_decoders_are_never_used(root):
     write(root / "ada" / "x.tiff", 5).rename(root / "ada" / "x.png")
     refused(root, "found 1 files that cannot be read as images", "ada/x.png")
 
@@ -250,22 +258,23 @@ def test_other_decoders_are_never_entered(root):
 def test_decompression_bombs_are_refused(root, side):
     Image.new("1", (side, side)).save(root / "ada" / "bomb.png")
     assert (root / "ada" / "bomb.png").stat().st_size < 1e5
-    refused(root, "found 1 files that cannot be read as images", "ada/bomb.png", "decompression bomb", resize="crop")
+    parts = ["found 1 files that cannot be read as images", "ada/bomb.png", "decompression bomb"]
+    refused(root, *parts, resize="crop")
 
 
-def test_files_that_are_no_images_are_named(root):
+def test_files_that_are_not_images_are_named(root):
     (root / "ada" / "notes.txt").write_text("hello")
     (root / "bob" / "x.svg").write_text("<svg/>")
-    refused(root, "found 2 files in", "that are no images", "ada/notes.txt", "bob/x.svg", ".webp")
+    refused(root, "found 2 files in", "that are not images", "ada/notes.txt", "bob/x.svg", ".webp")
 
 
-def test_files_beside_the_folders_belong_to_nobody(root):
+def test_files_beside_the_folders_are_refused(root):
     write(root / "stray.png", 5)
     (root / "README.md").write_text("hello")
     refused(root, "found 2 files or links", "'README.md'", "'stray.png'", "one per contributor")
 
 
-# Links and things that are no files
+# Links and pipes
 
 
 def test_links_that_lead_outside_are_refused(root, tmp_path):
@@ -292,7 +301,10 @@ def test_links_to_folders_are_not_followed(root):
     refused(root, "found 1 files or links", "'cy'")
 
 
-@pytest.mark.parametrize("make", [lambda file: file.symlink_to("x.png"), lambda file: file.symlink_to("absent.png"), os.mkfifo])
+@pytest.mark.parametrize(
+    "make",
+    [lambda file: file.symlink_to("x.png"), lambda file: file.symlink_to("absent.png"), os.mkfifo],
+)
 def test_circles_dangling_links_and_pipes_are_refused(root, make):
     make(root / "ada" / "x.png")
     refused(root, "found 1 paths", "ada/x.png")
@@ -301,7 +313,7 @@ def test_circles_dangling_links_and_pipes_are_refused(root, make):
 # Contributors
 
 
-def test_too_few_images_in_the_words_of_the_style_guide(root):
+def test_too_few_images_are_counted_by_contributor(root):
     message = refused(root, min_images=3)
     assert message == "found 2 images for contributor 'bob', need at least 3 (data.min_images)"
     (root / "cy").mkdir()
@@ -326,11 +338,13 @@ def test_folders_without_contributors(root, tmp_path):
 
 
 @pytest.mark.parametrize("path", ["absent", "data/ada/0.png", "~nobody-of-this-name/x", "s3://bucket/images"])
-def test_a_path_that_is_no_folder_and_no_manifest(root, path):
+def test_a_path_that_is_neither_a_folder_nor_a_table(root, path):
     refused(path if path[0] in "~s" else root.parent / path, "data.path")
 
 
-@pytest.mark.parametrize("name", ["a\nb", "a\x1b[31mb", "a\\b", "x" * 101, " ada", "ada ", "a\u202eb", "\udcff"])
+@pytest.mark.parametrize(
+    "name", ["a\nb", "a\x1b[31mb", "a\\b", "x" * 101, " ada", "ada ", "a\u202eb", "\udcff"]
+)
 def test_names_of_folders_that_are_refused(root, name):
     write(root / name / "0.png", 50)
     refused(root, "found 1 contributor names that cannot be used").encode()
@@ -342,26 +356,34 @@ def test_titles_can_be_printed_and_written(root):
     assert title == "ada/x\\n\\udcff.png"
 
 
-# Manifests
+# Tables
 
 
-def manifest(root, rows, columns=("path", "contributor"), kind="csv"):
-    file = root / f"manifest.{kind}"
+def table(root, rows, columns=("path", "contributor"), kind="csv"):
+    """The file of a table with these rows."""
+    file = root / f"table.{kind}"
     if kind == "csv":
         with file.open("w", newline="", encoding="utf-8") as text:
             csv.writer(text).writerows([columns, *rows])
     else:
-        pq.write_table(pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))), file)
+        cells = map(list, zip(*rows, strict=True))
+        pq.write_table(pa.table(dict(zip(columns, cells, strict=True))), file)
     return file
 
 
-ROWS = [("ada/0.png", "Ada"), ("ada/1.png", "Ada"), ("ada/2.png", "Bob"), ("bob/10.png", "Bob"), ("bob/11.png", "Bob")]
+ROWS = [
+    ("ada/0.png", "Ada"),
+    ("ada/1.png", "Ada"),
+    ("ada/2.png", "Bob"),
+    ("bob/10.png", "Bob"),
+    ("bob/11.png", "Bob"),
+]
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_manifest_says_who_gave_what(root, kind):
-    (root / "ada" / "notes.txt").write_text("not listed, so not looked at")
-    ada, bob = read(manifest(root, ROWS, kind=kind))
+def test_a_table_says_who_gave_which_image(root, kind):
+    (root / "ada" / "notes.txt").write_text("not listed, so not read")
+    ada, bob = read(table(root, ROWS, kind=kind))
     assert (ada.name, sorted(ada.titles)) == ("Ada", ["ada/0.png", "ada/1.png"])
     assert (bob.name, sorted(bob.titles)) == ("Bob", ["ada/2.png", "bob/10.png", "bob/11.png"])
     assert (ada.label, ada.joined) == (None, None)
@@ -379,14 +401,18 @@ def test_labels_and_dates(root, kind):
         ("ada/2.png", "Ada", "dog", ""),
         ("bob/10.png", "Bob", "", ""),
     ]
-    ada, bob = read(manifest(root, rows, columns, kind))
-    assert dict(zip(ada.titles, ada.label, strict=True)) == {"ada/0.png": "cat", "ada/1.png": None, "ada/2.png": "dog"}
+    ada, bob = read(table(root, rows, columns, kind))
+    assert dict(zip(ada.titles, ada.label, strict=True)) == {
+        "ada/0.png": "cat",
+        "ada/1.png": None,
+        "ada/2.png": "dog",
+    }
     assert (ada.joined, bob.joined, bob.label) == ("2025-12-31", None, None)
 
 
 def test_parquet_types_of_other_tools(root):
     """Dates, times, numbers, categories and nulls, as pandas writes them."""
-    table = pa.table(
+    cells = pa.table(
         {
             "contributor": pa.array(["Ada", "Ada", "Bob"]).dictionary_encode(),
             "path": [row[0] for row in ROWS[:3]],
@@ -394,69 +420,84 @@ def test_parquet_types_of_other_tools(root):
             "joined": pa.array([date(2026, 1, 2), None, date(2024, 5, 6)]),
         }
     )
-    pq.write_table(table, root / "m.parquet")
+    pq.write_table(cells, root / "m.parquet")
     ada, bob = read(root / "m.parquet")
     assert dict(zip(ada.titles, ada.label, strict=True)) == {"ada/0.png": "1", "ada/1.png": None}
     assert (ada.joined, bob.joined) == ("2026-01-02", "2024-05-06")
     times = pa.array([datetime(2026, 1, 2, 3, 4), None, None], pa.timestamp("ns"))
-    pq.write_table(table.set_column(3, "joined", times), root / "m.parquet")
+    pq.write_table(cells.set_column(3, "joined", times), root / "m.parquet")
     assert read(root / "m.parquet")[0].joined == "2026-01-02"
 
 
-def test_a_manifest_with_a_byte_order_mark_and_blank_lines(root):
+def test_a_table_with_a_byte_order_mark_and_blank_lines(root):
     text = "\ufeffpath,contributor\r\n" + "\r\n".join(f"{path},{name}\r\n" for path, name in ROWS)
     (root / "m.csv").write_text(text, encoding="utf-8", newline="")
     assert [len(c) for c in read(root / "m.csv")] == [2, 3]
 
 
 def test_an_image_may_be_given_by_two_contributors_but_not_twice_by_one(root):
-    assert len(duplicates(read(manifest(root, [*ROWS, ("ada/0.png", "Bob")])))) == 1
-    refused(manifest(root, [*ROWS, ("./ada/0.png", "Ada")]), "found 2 rows", "line 2: ada/0.png", "line 7: ./ada/0.png", "repeat an image")
-
-
-@pytest.mark.parametrize("path", ["../secret.png", "ada/../../secret.png", "ada/../ada/0.png", "{root}/ada/0.png", "/etc/hostname", ".."])
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_paths_that_climb_are_refused(root, path, kind):
-    write(root.parent / "secret.png", 5)
-    refused(manifest(root, [*ROWS, (path.format(root=root), "Ada")], kind=kind), "found 1 paths", "absolute or contain '..'")
-
-
-def test_links_in_a_manifest_that_lead_outside_are_refused(root, tmp_path):
-    write(tmp_path / "secret" / "x.png", 5)
-    (root / "x.png").symlink_to(tmp_path / "secret" / "x.png")
-    (root / "folder").symlink_to(tmp_path / "secret")
-    message = refused(manifest(root, [*ROWS, ("x.png", "Ada"), ("folder/x.png", "Ada")]), "found 2 paths that lead outside")
-    assert "folder/x.png" in message
-
-
-def test_a_folder_whose_name_begins_like_the_roots_is_outside(root, tmp_path):
-    write(tmp_path / "data2" / "x.png", 5)
-    (root / "x.png").symlink_to(tmp_path / "data2" / "x.png")
-    refused(manifest(root, [*ROWS, ("x.png", "Ada")]), "lead outside")
+    assert len(duplicates(read(table(root, [*ROWS, ("ada/0.png", "Bob")])))) == 1
+    repeated = table(root, [*ROWS, ("./ada/0.png", "Ada")])
+    refused(repeated, "found 2 rows", "line 2: ada/0.png", "line 7: ./ada/0.png", "repeat an image")
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    "path",
     [
-        ("ada/absent.png", "without a file behind"),
-        ("ada", "without a file behind"),
-        ("ada/n.txt", "no images"),
+        "../secret.png",
+        "ada/../../secret.png",
+        "ada/../ada/0.png",
+        "{root}/ada/0.png",
+        "/etc/hostname",
+        "..",
+    ],
+)
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_paths_that_may_leave_the_folder_are_refused(root, path, kind):
+    write(root.parent / "secret.png", 5)
+    file = table(root, [*ROWS, (path.format(root=root), "Ada")], kind=kind)
+    refused(file, "found 1 paths", "absolute or contain '..'")
+
+
+def test_links_in_a_table_that_lead_outside_are_refused(root, tmp_path):
+    write(tmp_path / "secret" / "x.png", 5)
+    (root / "x.png").symlink_to(tmp_path / "secret" / "x.png")
+    (root / "folder").symlink_to(tmp_path / "secret")
+    file = table(root, [*ROWS, ("x.png", "Ada"), ("folder/x.png", "Ada")])
+    refused(file, "found 2 paths that lead outside", "folder/x.png")
+
+
+def test_a_folder_whose_name_starts_with_that_of_the_root_is_outside(root, tmp_path):
+    write(tmp_path / "data2" / "x.png", 5)
+    (root / "x.png").symlink_to(tmp_path / "data2" / "x.png")
+    refused(table(root, [*ROWS, ("x.png", "Ada")]), "lead outside")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("ada/absent.png", "that lead to no file"),
+        ("ada", "that lead to no file"),
+        ("ada/n.txt", "that are not images"),
         ("a\0b.png", "lead outside"),
     ],
 )
-def test_paths_that_are_no_images_are_refused(root, path, says):
+def test_paths_that_do_not_lead_to_images_are_refused(root, path, message):
     (root / "ada" / "n.txt").write_text("hello")
-    refused(manifest(root, [*ROWS, (path, "Ada")], kind="parquet"), "found 1", says)
+    refused(table(root, [*ROWS, (path, "Ada")], kind="parquet"), "found 1", message)
 
 
-@pytest.mark.parametrize("name", ["a/b", "a\\b", ".", "..", "a\tb", "a\nb", "x" * 101, " Ada", "../../etc", "\u200b"])
-def test_names_in_a_manifest_that_are_refused(root, name):
-    refused(manifest(root, [*ROWS, ("ada/2.png", name)]), "found 1 contributor names that cannot be used", "printable")
+@pytest.mark.parametrize(
+    "name", ["a/b", "a\\b", ".", "..", "a\tb", "a\nb", "x" * 101, " Ada", "../../etc", "\u200b"]
+)
+def test_names_in_a_table_that_are_refused(root, name):
+    file = table(root, [*ROWS, ("ada/2.png", name)])
+    refused(file, "found 1 contributor names that cannot be used", "printable")
 
 
 @pytest.mark.parametrize("name", ["Ada Lovelace", "王小明", "O'Neil; DROP", "x" * 100, "a.b", "<b>"])
-def test_names_in_a_manifest_that_are_fine(root, name):
-    assert name in [c.name for c in read(manifest(root, [*ROWS, ("ada/2.png", name)]))]
+def test_names_in_a_table_that_are_allowed(root, name):
+    assert name in [c.name for c in read(table(root, [*ROWS, ("ada/2.png", name)]))]
 
 
 @pytest.mark.parametrize(
@@ -471,39 +512,42 @@ def test_names_in_a_manifest_that_are_fine(root, name):
 )
 def test_other_columns_are_refused(root, text):
     (root / "m.csv").write_text(text)
-    refused(root / "m.csv", "found the columns [", "expected path, contributor and, if need be, label, joined")
+    refused(
+        root / "m.csv", "found the columns [", "expected path, contributor and, optionally, label, joined"
+    )
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "parts"),
     [
         ("", ["found no rows"]),
         ("ada/0.png\nada/1.png,Ada,x\n", ["found 2 rows", "expected 2 cells", "line 2", "line 3"]),
         (",Ada\nada/0.png,\n", ["found 2 empty cells", "line 2: no path", "line 3: no contributor"]),
-        ('ada/0.png,"Ada\n', ["cannot read the manifest", "data.path"]),
+        ('ada/0.png,"Ada\n', ["cannot read the table", "data.path"]),
     ],
 )
-def test_rows_that_are_not_whole_are_refused(root, text, says):
+def test_incomplete_rows_are_refused(root, text, parts):
     (root / "m.csv").write_text("path,contributor\n" + text)
-    refused(root / "m.csv", *says)
+    refused(root / "m.csv", *parts)
 
 
 @pytest.mark.parametrize("day", ["yesterday", "31.01.2026", "2026-02-30", "2026"])
-def test_days_that_are_none_are_refused(root, day):
-    rows = [(*row, day) for row in ROWS]
-    refused(manifest(root, rows, ("path", "contributor", "joined")), "found 5 entries under 'joined'", f"line 2: {day!r}", "2026-01-31")
+def test_malformed_dates_are_refused(root, day):
+    file = table(root, [(*row, day) for row in ROWS], ("path", "contributor", "joined"))
+    refused(file, "found 5 malformed dates under 'joined'", f"line 2: {day!r}", "2026-01-31")
 
 
-def test_manifests_that_are_damaged_are_refused(root):
+def test_damaged_tables_are_refused(root):
     (root / "m.csv").write_bytes(b"path,contributor\n\xff\xfe,Ada\n")
-    refused(root / "m.csv", "cannot read the manifest", "data.path")
-    (root / "m.parquet").write_bytes(manifest(root, ROWS, kind="parquet").read_bytes()[:-20])
-    refused(root / "m.parquet", "cannot read the manifest", "data.path")
+    refused(root / "m.csv", "cannot read the table", "data.path")
+    (root / "m.parquet").write_bytes(table(root, ROWS, kind="parquet").read_bytes()[:-20])
+    refused(root / "m.parquet", "cannot read the table", "data.path")
     pq.write_table(pa.table({"path": [["x"]], "contributor": ["Ada"]}), root / "m.parquet")
-    refused(root / "m.parquet", "cannot read the manifest", "data.path")
+    refused(root / "m.parquet", "cannot read the table", "data.path")
 
 
-def test_unfit_images_of_a_manifest_are_named(root):
+def test_unusable_images_of_a_table_are_named(root):
     write(root / "ada" / "1.png", 1, (9, 9))
     (root / "ada" / "2.png").write_bytes(b"broken")
-    refused(manifest(root, ROWS), "found 1 files that cannot be read", "ada/2.png", "found 1 images of another size", "ada/1.png: 9x9")
+    parts = ["found 1 files that cannot be read", "found 1 images of another size", "ada/1.png: 9x9"]
+    refused(table(root, ROWS), *parts, "ada/2.png")

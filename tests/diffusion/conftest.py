@@ -1,4 +1,4 @@
-"""A small U-Net with attention, training images of one colour, and the arithmetic of one CPU thread."""
+"""A small U-Net with attention, training images of one grey level or of noise, and one CPU thread."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from apportion.config import Model
+from apportion.config.family import DdpmOptions
 from apportion.diffusion.compute import Compute
-from apportion.diffusion.images import Images
+from apportion.diffusion.images import TrainingImages
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -25,22 +25,23 @@ def cpu() -> Compute:
 
 
 @pytest.fixture(scope="session")
-def model() -> Model:
-    """Two levels, the lower of which attends; 0.2 M parameters."""
-    return Model(channels=[16, 32], attention=[False, True], norm_groups=8)
+def model() -> DdpmOptions:
+    """Two levels, of which the lower has attention; 0.2 M parameters."""
+    return DdpmOptions(channels=[16, 32], attention=[False, True], norm_groups=8)
 
 
 @pytest.fixture(scope="session")
-def plain() -> Callable[..., Images]:
+def plain() -> Callable[..., TrainingImages]:
     """`k` images of one grey level."""
 
-    def make(level: int, k: int, side: int = 8) -> Images:
-        return Images(np.full((k, 3, side, side), level, np.uint8), np.ones(k, np.bool_))
+    def make(level: int, k: int, side: int = 8) -> TrainingImages:
+        return TrainingImages(np.full((k, 3, side, side), level, np.uint8), np.ones(k, np.bool_))
 
     return make
 
 
 @pytest.fixture(scope="session")
-def varied() -> Images:
-    """Twelve different images of noise, every other of which may be mirrored."""
-    return Images(np.random.default_rng(5).integers(0, 256, (12, 3, 8, 8), dtype=np.uint8), np.arange(12) % 2 == 0)
+def varied() -> TrainingImages:
+    """Twelve different images of noise, of which every other one may be mirrored."""
+    pixels = np.random.default_rng(5).integers(0, 256, (12, 3, 8, 8), dtype=np.uint8)
+    return TrainingImages(pixels, np.arange(12) % 2 == 0)

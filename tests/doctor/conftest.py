@@ -1,19 +1,22 @@
-"""A cluster in which all is well, and the servers it stands beside: S3, MLflow, KFP."""
+"""A cluster in which everything is right, and the servers that it needs: S3, MLflow, KFP."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from kfp_api import kfp_api  # noqa: F401
 from kubernetes_api import SECRET, KubernetesApi, named, node, secret, serve
-from servers import mlflow_server, s3_bucket, s3_endpoint  # noqa: F401
+from servers import mlflow_database, mlflow_server, s3_bucket, s3_endpoint  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
-def _nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither in a cluster, nor with a kubeconfig or a token, whatever this machine has."""
-    for name in [name for name in os.environ if name.startswith(("KUBE", "KFP_", "KF_", "AWS_", "MLFLOW_", "APPORTION_", "SSL_"))]:
+def _no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither a cluster nor a kubeconfig nor a token, whatever this machine has."""
+    prefixes = ("KUBE", "KFP_", "KF_", "AWS_", "MLFLOW_", "APPORTION_", "SSL_")
+    for name in [name for name in os.environ if name.startswith(prefixes)]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", "/nowhere/token")
@@ -22,7 +25,7 @@ def _nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[KubernetesApi]:
-    """A cluster with namespace `ml`, what the default configuration names there, and one node for each pool."""
+    """A cluster with namespace `ml`, what the default configuration names there, and a node per pool."""
     with serve(KubernetesApi(tmp_path)) as api:
         api.add(
             named("Namespace", "ml", labels={"pod-security.kubernetes.io/enforce": "restricted"}),
@@ -35,3 +38,14 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Kuberne
         )
         monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig(tmp_path, "ml")))
         yield api
+
+
+@pytest.fixture
+def no_migrations(mlflow_database: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """A new MLflow database is a copy of one: MLflow's migrations take a second."""
+    import mlflow.db
+
+    def copy(uri: str) -> None:
+        shutil.copy(mlflow_database, unquote(uri.removeprefix("sqlite+pysqlite:///")))
+
+    monkeypatch.setattr(mlflow.db.upgrade, "callback", copy)

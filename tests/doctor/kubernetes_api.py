@@ -1,5 +1,8 @@
-"""A small Kubernetes API server over TLS, in a thread: it knows the objects that a test gives it, as the client's own models, and nothing
-else; it denies what a test says, and records what it is asked. A kubeconfig leads the real client to it."""
+"""A small Kubernetes API server over TLS, in a thread, for the real client, which gets there by a kubeconfig.
+
+It has the objects that a test adds, as the client's own models, and no others. It denies what a test says,
+and records its requests.
+"""
 
 import json
 import re
@@ -16,10 +19,11 @@ from kubernetes import client
 from servers import certified
 
 TOKEN = "jane's-own-token"
-SECRET = "do-not-tell-0123"
-"""The value of every Secret: it may be in nothing that the doctor says."""
+SECRET = "do-not-show-0123"
+"""The value of every Secret. It must not be in anything that the doctor shows."""
 
-PLURALS = {kind: f"{kind.lower()}s" for kind in ("Namespace", "Node", "Secret", "ConfigMap", "ServiceAccount", "PersistentVolumeClaim")}
+KINDS = ("Namespace", "Node", "Secret", "ConfigMap", "ServiceAccount", "PersistentVolumeClaim")
+PLURALS = {kind: f"{kind.lower()}s" for kind in KINDS}
 REVIEWS = {
     "selfsubjectreviews": "V1SelfSubjectReview",
     "selfsubjectaccessreviews": "V1SelfSubjectAccessReview",
@@ -27,92 +31,117 @@ REVIEWS = {
 }
 
 
-class Asked(NamedTuple):
+class Request(NamedTuple):
     method: str
     path: str
     body: Any
 
 
 class KubernetesApi:
-    """The state of the server. `hidden` are plurals that answer 403; `denied` are rights that nobody has, as `create runs`, or that
-    somebody has not, as `jane: create runs`."""
+    """The state of the server.
+
+    hidden: plurals whose requests are answered by 403. denied: permissions that no user has, as `create
+    runs`, or that one user does not have, as `jane: create runs`. fault: the answer to every request, where
+    there is one.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.url, self.version, self.user, self.hidden, self.denied = "", "v1.33.2", "jane", set[str](), set[str]()
-        self.asked: list[Asked] = []
-        self.broken: tuple[int, bytes] | None = None
+        self.url = ""
+        self.version = "v1.33.2"
+        self.user = "jane"
+        self.hidden = set[str]()
+        self.denied = set[str]()
+        self.fault: tuple[int, bytes] | None = None
+        self.requests: list[Request] = []
+        self.authority, self.tls = certified(folder)
         self._objects: dict[str, Any] = {}
         self._wire = client.ApiClient()
-        self.authority, self.tls = certified(folder)
 
     def add(self, *objects: Any) -> None:
-        for made in objects:
-            of = f"namespaces/{made.metadata.namespace}/" if made.metadata.namespace else ""
-            self._objects[f"/api/v1/{of}{PLURALS[made.kind]}/{made.metadata.name}"] = made
+        for added in objects:
+            namespace = added.metadata.namespace
+            folder = f"namespaces/{namespace}/" if namespace else ""
+            self._objects[f"/api/v1/{folder}{PLURALS[added.kind]}/{added.metadata.name}"] = added
 
     def remove(self, path: str) -> None:
         del self._objects[f"/api/v1/{path}"]
 
     def kubeconfig(self, folder: Path, namespace: str | None = None) -> Path:
-        path, context = folder / "kubeconfig", {"cluster": "c", "user": "jane"} | ({"namespace": namespace} if namespace else {})
-        told = {
+        """A kubeconfig for this server; with a namespace, its context names it."""
+        context = {"cluster": "c", "user": "jane"} | ({"namespace": namespace} if namespace else {})
+        settings = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": "here",
             "contexts": [{"name": "here", "context": context}],
-            "clusters": [{"name": "c", "cluster": {"server": self.url, "certificate-authority": str(self.authority)}}],
+            "clusters": [
+                {"name": "c", "cluster": {"server": self.url, "certificate-authority": str(self.authority)}}
+            ],
             "users": [{"name": "jane", "user": {"token": TOKEN}}],
         }
-        path.write_text(yaml.safe_dump(told))
+        path = folder / "kubeconfig"
+        path.write_text(yaml.safe_dump(settings))
         return path
 
     def answer(self, method: str, path: str, token: str, body: bytes) -> tuple[int, bytes]:
-        told = json.loads(body) if body else None
-        self.asked.append(Asked(method, path, told))
-        if self.broken:
-            return self.broken
+        """The status and the body of the answer to a request."""
+        content = json.loads(body) if body else None
+        self.requests.append(Request(method, path, content))
+        if self.fault:
+            return self.fault
         if token != f"Bearer {TOKEN}":
             return _status(401, "Unauthorized")
         plural = path.split("/")[-1] if method == "POST" or path.endswith("/nodes") else path.split("/")[-2]
         if plural in self.hidden:
             return _status(403, f'{plural} is forbidden: User "jane" cannot')
         if method == "POST":
-            return 201, self._json(self._reviewed(plural, told))
+            return 201, self._json(self._reviewed(plural, content))
         if path == "/version/":
-            numbers = dict.fromkeys(("build_date", "compiler", "git_commit", "git_tree_state", "go_version", "platform"), "")
-            return 200, self._json(client.VersionInfo(git_version=self.version, major="1", minor="33", **numbers))
+            others = ("build_date", "compiler", "git_commit", "git_tree_state", "go_version", "platform")
+            version = client.VersionInfo(
+                git_version=self.version, major="1", minor="33", **dict.fromkeys(others, "")
+            )
+            return 200, self._json(version)
         if path == "/api/v1/nodes":
-            nodes = [made for made in self._objects.values() if made.kind == "Node"]
-            return 200, self._json(client.V1NodeList(items=nodes, metadata=client.V1ListMeta(resource_version="1")))
-        found = self._objects.get(path)
-        return (200, self._json(found)) if found else _status(404, f"{path} not found")
+            nodes = [stored for stored in self._objects.values() if stored.kind == "Node"]
+            metadata = client.V1ListMeta(resource_version="1")
+            return 200, self._json(client.V1NodeList(items=nodes, metadata=metadata))
+        if path not in self._objects:
+            return _status(404, f"{path} not found")
+        return 200, self._json(self._objects[path])
 
-    def _reviewed(self, plural: str, told: Any) -> Any:
-        """The review as the client's own model reads it, with its answer."""
-        review = self._wire.deserialize(type("Response", (), {"data": json.dumps(told)}), REVIEWS[plural])
+    def _reviewed(self, plural: str, content: Any) -> Any:
+        """The review, as the client's own model reads it, with its status."""
+        review = self._wire.deserialize(type("Response", (), {"data": json.dumps(content)}), REVIEWS[plural])
         if plural == "selfsubjectreviews":
-            review.status = client.V1SelfSubjectReviewStatus(user_info=client.V1UserInfo(username=self.user))
+            user_info = client.V1UserInfo(username=self.user)
+            review.status = client.V1SelfSubjectReviewStatus(user_info=user_info)
             return review
-        asked = review.spec.resource_attributes
-        assert (asked.verb, asked.resource, asked.namespace) == (asked.verb or None, asked.resource or None, asked.namespace or None)
-        right = f"{asked.verb} {asked.resource}{f'/{asked.subresource}' if asked.subresource else ''}"
-        who = review.spec.user if plural == "localsubjectaccessreviews" else self.user
-        review.status = client.V1SubjectAccessReviewStatus(allowed=not {right, f"{who}: {right}"} & self.denied)
+        attributes = review.spec.resource_attributes
+        for value in (attributes.verb, attributes.resource, attributes.namespace):
+            assert value != ""
+        subresource = f"/{attributes.subresource}" if attributes.subresource else ""
+        permission = f"{attributes.verb} {attributes.resource}{subresource}"
+        user = review.spec.user if plural == "localsubjectaccessreviews" else self.user
+        allowed = not {permission, f"{user}: {permission}"} & self.denied
+        review.status = client.V1SubjectAccessReviewStatus(allowed=allowed)
         return review
 
-    def _json(self, made: Any) -> bytes:
-        return json.dumps(self._wire.sanitize_for_serialization(made)).encode()
+    def _json(self, model: Any) -> bytes:
+        return json.dumps(self._wire.sanitize_for_serialization(model)).encode()
 
 
 def _status(code: int, message: str) -> tuple[int, bytes]:
-    return code, json.dumps({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}).encode()
+    status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": message, "code": code}
+    return code, json.dumps(status).encode()
 
 
 @contextmanager
 def serve(api: KubernetesApi) -> Iterator[KubernetesApi]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # head and body in one packet, or each answer waits 40 ms for the other's acknowledgement
+        # Head and body in one packet: otherwise each answer waits 40 ms for the acknowledgement of its head.
+        wbufsize = -1
 
         def handle_any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
@@ -126,8 +155,8 @@ def serve(api: KubernetesApi) -> Iterator[KubernetesApi]:
 
         do_GET = do_POST = handle_any  # noqa: N815
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Say nothing."""
+        def log_message(self, *_: Any) -> None:
+            """Prints nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.handle_error = lambda *_: None  # type: ignore[method-assign]
@@ -144,33 +173,36 @@ def serve(api: KubernetesApi) -> Iterator[KubernetesApi]:
 # Objects
 
 
-def named(kind: str, name: str, namespace: str | None = None, **more: Any) -> Any:
+def named(kind: str, name: str, namespace: str | None = None, **fields: Any) -> Any:
     """An object of the core API with its metadata."""
-    metadata = client.V1ObjectMeta(name=name, namespace=namespace, labels=more.pop("labels", None))
-    return getattr(client, f"V1{kind}")(api_version="v1", kind=kind, metadata=metadata, **more)
+    metadata = client.V1ObjectMeta(name=name, namespace=namespace, labels=fields.pop("labels", None))
+    return getattr(client, f"V1{kind}")(api_version="v1", kind=kind, metadata=metadata, **fields)
 
 
-def node(name: str, labels: dict[str, str], taints: tuple[str, ...] = (), **offers: str) -> Any:
-    """Taints as `key=value:effect`; `gpu` is nvidia.com/gpu."""
+def node(name: str, labels: dict[str, str], taints: tuple[str, ...] = (), **amounts: str) -> Any:
+    """A node of Linux on amd64. Taints are `key=value:effect`; the amount `gpu` is of nvidia.com/gpu."""
     labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"} | labels
     parts = [re.fullmatch(r"([^=:]+)(?:=([^:]*))?:(\w+)", taint) for taint in taints]
-    spec = client.V1NodeSpec(taints=[client.V1Taint(key=part[1], value=part[2], effect=part[3]) for part in parts if part] or None)
-    amounts = {"cpu": "7910m", "memory": "31Gi", "ephemeral-storage": "47093746742", "pods": "110"} | offers
-    if "gpu" in amounts:
-        amounts["nvidia.com/gpu"] = amounts.pop("gpu")
-    return named("Node", name, labels=labels, spec=spec, status=client.V1NodeStatus(allocatable=amounts))
+    models = [client.V1Taint(key=part[1], value=part[2], effect=part[3]) for part in parts if part]
+    allocatable = {
+        "cpu": "7910m",
+        "memory": "31Gi",
+        "ephemeral-storage": "47093746742",
+        "pods": "110",
+    } | amounts
+    if "gpu" in allocatable:
+        allocatable["nvidia.com/gpu"] = allocatable.pop("gpu")
+    status = client.V1NodeStatus(allocatable=allocatable)
+    return named("Node", name, labels=labels, spec=client.V1NodeSpec(taints=models or None), status=status)
 
 
 def token_of(account: str, **claims: Any) -> str:
-    """A token as Kubernetes makes them for a service account, NAMESPACE:NAME, but for who signed it."""
-    told = {"sub": f"system:serviceaccount:{account}", "aud": ["pipelines.kubeflow.org"]} | claims
-    parts = [json.dumps(part).encode() for part in ({"alg": "RS256"}, told)]
-    return ".".join(urlsafe_b64encode(part).decode().rstrip("=") for part in [*parts, SECRET.encode()])
+    """A token as Kubernetes makes them for a service account (NAMESPACE:NAME), except for its signature."""
+    payload = {"sub": f"system:serviceaccount:{account}", "aud": ["pipelines.kubeflow.org"]} | claims
+    parts = [json.dumps({"alg": "RS256"}).encode(), json.dumps(payload).encode(), SECRET.encode()]
+    return ".".join(urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
 
 
 def secret(name: str, kind: str = "Opaque", **values: str) -> Any:
-    return named("Secret", name, "ml", type=kind, data=opened(**values))
-
-
-def opened(**values: str) -> dict[str, str]:
-    return {name: b64encode(value.encode()).decode() for name, value in values.items()}
+    data = {key: b64encode(value.encode()).decode() for key, value in values.items()}
+    return named("Secret", name, "ml", type=kind, data=data)

@@ -1,58 +1,56 @@
-"""What the doctor finds of tracking servers: a real MLflow, behind proxies that misbehave."""
+"""The doctor's check of tracking servers: a real MLflow, behind proxies that refuse some requests."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+from findings import CONFIG, check_finding
 from servers import Answer, free_port, proxy
-from tiny import CONFIG
 
-from apportion.config import load
+from apportion.config.loading import load
 from apportion.doctor import Finding
 from apportion.doctor.places import check_tracking
 
 Forward = Callable[[], Answer]
 
 
-def found(workdir: Path, *overrides: str) -> Finding:
+def finding_of(workdir: Path, *overrides: str) -> Finding:
     (finding,) = check_tracking(load(CONFIG, overrides, workdir))
     return finding
 
 
-def says(finding: Finding, result: str, *words: str) -> None:
-    text = f"{finding.found} → {finding.mend}"
-    assert finding.result == result, text
-    assert not [word for word in words if word not in text], text
-
-
 def test_a_server_that_can_be_written(mlflow_server: str, tmp_path: Path) -> None:
-    says(found(tmp_path, f"tracking.uri={mlflow_server}"), "ok", mlflow_server, "artifacts too")
+    finding = finding_of(tmp_path, f"tracking.uri={mlflow_server}")
+    check_finding(finding, "ok", mlflow_server, "and so can its artifacts")
 
 
-def test_a_database_of_ones_own(tmp_path: Path) -> None:
-    assert found(tmp_path).result == "ok"
-    assert found(tmp_path, "tracking.uri=null").result == "skipped"
+@pytest.mark.usefixtures("no_migrations")
+def test_a_local_database(tmp_path: Path) -> None:
+    assert finding_of(tmp_path).result == "ok"
+    assert finding_of(tmp_path, "tracking.uri=null").result == "skipped"
 
 
-def test_mlflow_is_down(tmp_path: Path) -> None:
+def test_a_server_that_is_down(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    says(found(tmp_path, f"tracking.uri={url}"), "failed", url, "refused", "change tracking.uri")
+    check_finding(
+        finding_of(tmp_path, f"tracking.uri={url}"), "failed", url, "refused", "change tracking.uri"
+    )
 
 
-def test_mlflow_denies(mlflow_server: str, tmp_path: Path) -> None:
-    """To write, though it may be read."""
-
+def test_a_server_that_can_only_be_read(mlflow_server: str, tmp_path: Path) -> None:
     def deny(method: str, _: dict[str, str], forward: Forward) -> Answer:
-        return Answer(403, {}, b'{"error_code": "PERMISSION_DENIED", "message": "no"}') if method == "POST" else forward()
+        denied = Answer(403, {}, b'{"error_code": "PERMISSION_DENIED", "message": "no"}')
+        return denied if method == "POST" else forward()
 
     with proxy(mlflow_server, deny) as url:
-        said = found(tmp_path, f"tracking.uri={url}")
-    says(said, "failed", "PERMISSION_DENIED", "credentials (MLFLOW_TRACKING_…)")
+        finding = finding_of(tmp_path, f"tracking.uri={url}")
+    check_finding(finding, "failed", "PERMISSION_DENIED", "credentials (MLFLOW_TRACKING_…)")
 
 
-def test_mlflow_denies_artifacts(mlflow_server: str, tmp_path: Path) -> None:
+def test_a_server_that_refuses_artifacts(mlflow_server: str, tmp_path: Path) -> None:
     def deny(method: str, _: dict[str, str], forward: Forward) -> Answer:
         return Answer(403, {}, b"no") if method == "PUT" else forward()
 
     with proxy(mlflow_server, deny) as url:
-        said = found(tmp_path, f"tracking.uri={url}")
-    says(said, "failed", "cannot write artifacts", "403", "tracking.artifacts")
+        finding = finding_of(tmp_path, f"tracking.uri={url}")
+    check_finding(finding, "failed", "cannot write artifacts", "403", "tracking.artifacts")

@@ -1,33 +1,36 @@
-"""What the doctor finds of what pods are told: a configuration that submitting takes, and an environment like ours."""
+"""The doctor's checks of what pods get: a configuration that they can use, and the same settings."""
 
+import json
 from pathlib import Path
 
 import pytest
+from findings import CONFIG, check_finding
 from kfp_api import KfpApi
-from tiny import CONFIG
 
-from apportion import doctor
-from apportion.config import load
+from apportion import doctor, submission
+from apportion.config.loading import load
+from apportion.config.stages import STAGES
 from apportion.doctor import Finding
-from apportion.doctor.pods import DECISIVE, check_pods, for_cluster
+from apportion.doctor.pods import FROM_CLUSTER_ONLY, check_pods, is_for_cluster
 from apportion.errors import ConfigError
 from pipelines.parameters import parameters
 
 SHARED = ("store=s3://bucket/rounds", "tracking.uri=https://mlflow.example.com", "compute.device=cuda")
-POOLS = "cluster={labels: {a: b}}"
-SECRET = "not-to-be-told-0123"
+SECTION = "cluster={labels: {a: b}}"
+SECRET = "not-to-be-shown-0123"
 
 
-def found(*overrides: str) -> dict[str, Finding]:
-    findings = {finding.check: finding for finding in check_pods(load(CONFIG, [*SHARED, *overrides], Path("/w")))}
+def findings_of(*overrides: str) -> dict[str, Finding]:
+    config = load(CONFIG, [*SHARED, *overrides], Path("/w"))
+    findings = {finding.check: finding for finding in check_pods(config)}
     assert SECRET not in repr(findings)
     return findings
 
 
-def says(finding: Finding, result: str, *words: str) -> None:
-    text = f"{finding.found} → {finding.mend}"
-    assert finding.result == result, text
-    assert not [word for word in words if word not in text], text
+def of_length(length: int) -> str:
+    """An override with which the configuration has at least so many bytes."""
+    names = ", ".join(f"{i:05}{'x' * 995}" for i in range(length // 1000 + 1))
+    return f"data={{source: openmoji, contributors: [{names}], resolution: 16}}"
 
 
 @pytest.mark.parametrize(
@@ -39,62 +42,86 @@ def says(finding: Finding, result: str, *words: str) -> None:
         "tracking.artifacts=file:///artifacts",
         "data={source: folder, path: images, resolution: 16}",
         "network=features.safetensors",
-        f"data={{source: openmoji, contributors: [{', '.join(f'contributor number {i:05}' for i in range(9000))}], resolution: 16}}",
+        of_length(submission.LARGEST),
     ],
     ids=lambda override: override[:30],
 )
-def test_what_submitting_refuses(override: str) -> None:
-    """For the same reason."""
+def test_configurations_that_cannot_be_submitted(override: str) -> None:
+    """The reason is the one that submitting gives."""
     with pytest.raises(ConfigError) as refused:
         parameters(load(CONFIG, [*SHARED, override], Path("/w")))
-    assert found(override)["configuration"] == Finding("configuration", "failed", str(refused.value))
+    assert findings_of(override)["configuration"] == Finding("configuration", "failed", str(refused.value))
 
 
-def test_what_submitting_takes() -> None:
-    assert found()["configuration"] == Finding("configuration", "ok", "pods can use it")
+def test_configurations_that_can_be_submitted() -> None:
+    assert findings_of()["configuration"] == Finding("configuration", "ok", "pods can use it")
     folder = "data={source: folder, path: /data/images, resolution: 16}"
-    says(found(folder)["configuration"], "ok", "data.path: `plan` reads /data/images in its pod, so it must be in the image apportion/cpu:")
-    says(found(folder, "cluster.volumes=[{claim: ours, path: /data}]")["configuration"], "ok", "so it must be on the claim ours")
+    words = "data.path: `plan` reads /data/images in its pod, so it must be in the image apportion/cpu:"
+    check_finding(findings_of(folder)["configuration"], "ok", words)
+    volume = "cluster.volumes=[{claim: ours, path: /data}]"
+    check_finding(findings_of(folder, volume)["configuration"], "ok", "so it must be on the claim ours")
 
 
-def test_what_submitting_warns_of() -> None:
-    says(found("compute.device=auto")["configuration"], "warning", "pods can use it", "say compute.device: cuda")
-    many = ", ".join(f"contributor number {i:05}" for i in range(600))
-    says(found(f"data={{source: openmoji, contributors: [{many}], resolution: 16}}")["configuration"], "warning", "MAX_PARAMETER_BYTES")
+def test_configurations_with_warnings() -> None:
+    finding = findings_of("compute.device=auto")["configuration"]
+    check_finding(finding, "warning", "pods can use it", "set compute.device: cuda")
+    finding = findings_of(of_length(submission.USUAL))["configuration"]
+    check_finding(finding, "warning", "MAX_PARAMETER_BYTES")
 
 
-def test_pods_that_have_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_accelerator_needs_no_device() -> None:
+    """Where no accelerated stage runs on a pool with accelerators, `auto` is right."""
+    accelerated = [stage for stage, row in STAGES.items() if row.accelerated]
+    on_cpu = {stage: {"pool": "cpu"} for stage in accelerated}
+    finding = findings_of("compute.device=auto", f"cluster.stages={json.dumps(on_cpu)}")["configuration"]
+    assert finding.result == "ok"
+    del on_cpu["sample"]
+    finding = findings_of("compute.device=auto", f"cluster.stages={json.dumps(on_cpu)}")["configuration"]
+    assert finding.result == "warning"
+
+
+def test_pods_with_other_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://jane:{SECRET}@minio:9000")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     other = "AWS_ENDPOINT_URL_S3: 'https://s3.nowhere.invalid', APPORTION_S3_SSE: nonsense"
-    says(
-        found(f"cluster.env={{{other}, AWS_REGION: eu-west-1, NCCL_DEBUG: INFO}}")["environment"],
+    finding = findings_of(f"cluster.env={{{other}, AWS_REGION: eu-west-1, NCCL_DEBUG: INFO}}")["environment"]
+    check_finding(
+        finding,
         "warning",
-        "store and tracking are asked with our settings, and pods have others: APPORTION_S3_SSE is unset here, 'nonsense' there; "
-        "AWS_ENDPOINT_URL_S3 is 'http://***@minio:9000' here, 'https://s3.nowhere.invalid' there → set the same in cluster.env and here",
+        "these checks connect to store and tracking with the settings of this process, and pods have "
+        "others: APPORTION_S3_SSE is unset here, 'nonsense' there; AWS_ENDPOINT_URL_S3 is "
+        "'http://***@minio:9000' here, 'https://s3.nowhere.invalid' there → set the same in cluster.env and "
+        "here",
     )
 
 
-@pytest.mark.parametrize("variable", DECISIVE)
-def test_pods_that_lack_our_settings(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """Without it a pod asks another server, or in another way."""
+@pytest.mark.parametrize("variable", FROM_CLUSTER_ONLY)
+def test_pods_without_a_setting_of_this_process(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Without it, pods connect to another server, or in another way."""
     monkeypatch.setenv(variable, "ours")
-    says(found()["environment"], "warning", f"pods have others: {variable} is 'ours' here, unset there → set the same in cluster.env")
-    assert found(f"cluster.env={{{variable}: ours}}")["environment"].result == "ok"
-    assert found(f"cluster.secrets=[{{name: s3, env: {{{variable}: key}}}}]")["environment"].result == "ok"
+    words = f"pods have others: {variable} is 'ours' here, unset there → set the same in cluster.env"
+    check_finding(findings_of()["environment"], "warning", words)
+    assert findings_of(f"cluster.env={{{variable}: ours}}")["environment"].result == "ok"
+    secret = f"cluster.secrets=[{{name: s3, env: {{{variable}: key}}}}]"
+    assert findings_of(secret)["environment"].result == "ok"
 
 
-def test_pods_that_have_our_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = "store and tracking are asked with what pods are set, but for Secrets, identities and the network"
+def test_pods_with_the_same_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    message = (
+        "these checks connect to store and tracking with the settings of pods, except Secrets, identities "
+        "and the network"
+    )
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", SECRET)
     monkeypatch.setenv("AWS_PROFILE", "ours")
-    assert found()["environment"] == Finding("environment", "ok", said)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "")  # as if it were not set
-    assert found("cluster.env={NCCL_DEBUG: INFO, AWS_ENDPOINT_URL_S3: ''}")["environment"].result == "ok"
+    assert findings_of()["environment"] == Finding("environment", "ok", message)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "")  # an empty variable is the same as an unset one
+    environment = "cluster.env={NCCL_DEBUG: INFO, AWS_ENDPOINT_URL_S3: ''}"
+    assert findings_of(environment)["environment"].result == "ok"
 
 
+@pytest.mark.usefixtures("no_migrations")
 @pytest.mark.parametrize(
-    ("store", "section", "inside", "expected"),
+    ("store", "section", "in_cluster", "expected"),
     [
         ("s3://bucket", True, False, True),
         ("s3://bucket", False, True, True),
@@ -104,18 +131,25 @@ def test_pods_that_have_our_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         ("file:///store", False, True, False),
     ],
 )
-def test_what_a_configuration_is_for(
-    kfp_api: KfpApi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: str, section: bool, inside: bool, expected: bool
+def test_whether_a_configuration_is_for_a_cluster(
+    kfp_api: KfpApi,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    store: str,
+    section: bool,
+    in_cluster: bool,
+    expected: bool,
 ) -> None:
-    """Tracking in a file of one's own is right for one machine, and only there."""
-    if inside:
+    """Tracking in a local file is right for one machine only."""
+    if in_cluster:
         monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-    config = load(CONFIG, [f"store={store}", *([POOLS] if section else [])], tmp_path)
-    assert for_cluster(config) == expected
+    config = load(CONFIG, [f"store={store}", *([SECTION] if section else [])], tmp_path)
+    assert is_for_cluster(config) == expected
     monkeypatch.setattr("apportion.doctor.check_store", lambda _: [])
     monkeypatch.setattr("apportion.kubeflow.IN_CLUSTER", kfp_api.url)
     findings = {finding.check: finding for finding in doctor.examine(config)}
-    assert ("configuration" in findings, "environment" in findings) == (expected, expected)
-    assert findings["tracking"].result == ("failed" if expected else "ok")
-    assert ("which pods of a cluster do not share" in findings["tracking"].found) == expected
+    assert "configuration" in findings
+    assert ("environment" in findings) == expected
+    check_finding(findings["tracking"], "failed" if expected else "ok")
+    assert ("which pods of a cluster do not share" in findings["tracking"].message) == expected
     assert (tmp_path / "mlflow.db").exists() != expected

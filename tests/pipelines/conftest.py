@@ -1,25 +1,51 @@
-"""One uninterrupted run of the tiny pipeline, one more of the same, and what a resumed run starts from: made once for all workers."""
+"""One uninterrupted run of the tiny pipeline, a second run of the same, and the store that a resumed run
+starts from: each is made once for all workers."""
 
 import hashlib
 import json
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tiny import REMOVALS, once, pipeline, planned, prepared, ran, root, snapshot
+from kfp_stack import cheap_call_stack  # noqa: F401
+from preloaded import Forks, server
+from tiny import (
+    REMOVALS,
+    ROOT,
+    SMALLER,
+    configured,
+    once,
+    pipeline,
+    planned,
+    prepared,
+    ran,
+    root,
+    shared_folder,
+    snapshot,
+)
 
-from apportion.stages.round import Round
+from apportion.config.round import Config
+from apportion.rounds.round import Round
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Starts processes that need no time for imports."""
+    with server(shared_folder(tmp_path_factory), ROOT) as forks:
+        yield forks
 
 
 class Run(NamedTuple):
-    """What a run of the pipeline said, and what it left."""
+    """A run of the pipeline: what it printed, and the objects in the store before and after it, as `snapshot`
+    and JSON give them."""
 
     workdir: Path
     code: int
     out: str
     err: str
-    before: dict[str, Any]  # objects in the store, as `snapshot` and JSON give them
+    before: dict[str, Any]
     after: dict[str, Any]
 
     @property
@@ -32,45 +58,70 @@ class Run(NamedTuple):
         return self.round.store.get(f"rounds/{self.round.id}/credits.csv")
 
 
-def _run(workdir: Path, note: Path) -> None:
+def _run(workdir: Path, note: Path, run: Callable[..., tuple[int, str, str]]) -> None:
     before = _hashed(workdir / "store")
-    code, out, err = ran(*pipeline(workdir, REMOVALS))
+    code, out, err = run(*pipeline(workdir, REMOVALS))
     note.write_text(json.dumps([code, out, err, before, _hashed(workdir / "store")]))
 
 
 def _hashed(store: Path) -> dict[str, Any]:
-    return {name: [inode, written, hashlib.sha256(data).hexdigest()] for name, (inode, written, data) in snapshot(store).items()}
+    objects = snapshot(store).items()
+    return {
+        name: [inode, written, hashlib.sha256(data).hexdigest()] for name, (inode, written, data) in objects
+    }
 
 
 @pytest.fixture(scope="session")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """From nothing to published, without interruption."""
-    folder = once(tmp_path_factory, "whole", lambda folder: _run(folder / "a work folder", folder / "said.json"))
-    return Run(folder / "a work folder", *json.loads((folder / "said.json").read_text()))
+def whole(tmp_path_factory: pytest.TempPathFactory, forks: Forks) -> Run:
+    """An uninterrupted run from an empty store to a published round. Its processes are forks."""
+
+    def make(folder: Path) -> None:
+        _run(folder / "a work folder", folder / "result.json", forks.run)
+
+    folder = once(tmp_path_factory, "whole", make)
+    return Run(folder / "a work folder", *json.loads((folder / "result.json").read_text()))
 
 
 @pytest.fixture(scope="session")
 def again(whole: Run, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The same command in the same work folder, once more."""
-    folder = once(tmp_path_factory, "again", lambda folder: _run(whole.workdir, folder / "said.json"))
-    return Run(whole.workdir, *json.loads((folder / "said.json").read_text()))
+    """The same command in the same work folder, once more. Its processes are those of a user: each imports
+    what it needs itself."""
+    folder = once(tmp_path_factory, "again", lambda folder: _run(whole.workdir, folder / "result.json", ran))
+    return Run(whole.workdir, *json.loads((folder / "result.json").read_text()))
 
 
 @pytest.fixture(scope="session")
 def _prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a planned round, its base model and its pruned one, and nothing of any coalition."""
+    """A store with a planned round, its base model and its pruned model, and nothing of any coalition."""
 
     def make(folder: Path) -> None:
-        uri = planned(folder).uri
+        uri = planned(folder, *SMALLER).uri
         prepared(uri)
         assert root(uri) == folder / "store"
 
     return once(tmp_path_factory, "prefix", make) / "store"
 
 
+@pytest.fixture(scope="session")
+def copied_store(_prefix: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Round]:
+    """Makes a round whose coalitions are to be evaluated, in a copy of the store: a store may be moved, as
+    its objects do not contain its address."""
+
+    def copy(name: str) -> Round:
+        store = shutil.copytree(_prefix, tmp_path_factory.mktemp(name) / "store")
+        (round_id,) = (path.name for path in (store / "rounds").iterdir())
+        return Round.open(f"{store.as_uri()}/rounds/{round_id}")
+
+    return copy
+
+
 @pytest.fixture
-def ready(_prefix: Path, tmp_path: Path) -> Round:
-    """A round whose coalitions are to be evaluated, in a store of its own: a store may be moved, for only addresses name it."""
-    store = shutil.copytree(_prefix, tmp_path / "moved" / "store")
-    (found,) = (path.name for path in (store / "rounds").iterdir())
-    return Round.open(f"{store.as_uri()}/rounds/{found}")
+def ready(copied_store: Callable[[str], Round]) -> Round:
+    """A round whose coalitions are to be evaluated, in a store of its own."""
+    return copied_store("ready")
+
+
+@pytest.fixture
+def ready_config(ready: Round) -> Config:
+    """The configuration that `ready` is planned with."""
+    return configured(root(ready.uri).parent, *SMALLER)

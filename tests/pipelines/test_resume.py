@@ -1,153 +1,322 @@
-"""Kill any process at any moment: the re-run ends with the same credits and evaluates no coalition twice."""
+"""Kill any process at any moment: the re-run ends with the same credits, and evaluates no coalition twice."""
 
-import os
 import signal
-import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from killing import share_stores
 from mlflow import MlflowClient
+from preloaded import Fork
 from servers import s3_bucket, s3_endpoint  # noqa: F401
-from tiny import MODULES, SHARDED, concluded, evaluated, pipeline, plan, prepared, ran, root, said, snapshot, started, told
+from tiny import (
+    REMOVALS,
+    ROOT,
+    SHARDED,
+    SMALLER,
+    concluded,
+    configured,
+    evaluated,
+    pipeline,
+    root,
+    round_folder,
+    snapshot,
+)
 
-from apportion.ledger import record_key
-from apportion.stages.round import Round, round_key
+from apportion import stages
+from apportion.rounds.round import Round
+from apportion.stages import finetune, plan, sample, score
+from apportion.store import FileStore, Store, open_store
+from apportion.store.layout import record_key
 
-WORK = {"finetune": "remove", "sample": "generate", "score": "measure"}
-"""The call in each stage that computes."""
-
-
-def outputs(round: Round, stage: str, shard: int | None = None) -> list[Path]:
-    """Where a stage puts what it makes of the planned coalitions, of all or of one shard."""
-    dealt = sorted({item.key: item for item in round.plan.wanted}.values(), key=lambda item: item.game != round.plan.truth_game)
-    chosen = dealt if shard is None else dealt[shard :: round.config.compute.shards]
-    key = {"finetune": round.weights_key, "sample": round.samples_key, "score": lambda item: record_key(item.game, item.key)}[stage]
-    return [root(round.uri) / key(item) for item in chosen]
+WORK = {"finetune": (finetune, "remove"), "sample": (sample, "generate"), "score": (score.Scorer, "values")}
+"""Where each stage computes: a module or class, and the name of the function that it calls."""
 
 
-def kill_inside(process: "subprocess.Popen[str]", expected: list[Path]) -> None:
-    """Kills a process and all it started as soon as a part of what is expected is there."""
-    before, deadline = {path for path in expected if path.exists()}, time.monotonic() + 400
-    try:
-        while not any(path.exists() for path in expected if path not in before):
-            assert process.poll() is None, said(process)
-            assert time.monotonic() < deadline, "made nothing in time"
-            time.sleep(0.001)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    assert process.returncode == -signal.SIGKILL
+def planned_keys(this_round: Round, stage: str, shard: int | None = None) -> list[str]:
+    """The keys of what a stage makes of the planned coalitions, of all shards or of one. No other test
+    evaluates coalitions of this round meanwhile, so what is pending at first is all there is."""
+    unique = {item.key: item for item in this_round.plan.wanted}.values()
+    items = sorted(unique, key=lambda item: not this_round.is_retrained(item))
+    if shard is not None:
+        items = items[shard :: this_round.config.compute.shards]
+    keys = []
+    for item in items:
+        if stage == "finetune":
+            keys += this_round.weights_keys(item)
+        elif stage == "sample":
+            keys.append(this_round.samples_key(item))
+        else:
+            keys.append(record_key(item.game, item.key))
+    return keys
+
+
+def kill_at_the_next_of(process: Fork, paths: list[Path]) -> None:
+    """Kills a process, and all that it started, as soon as another of these files is there."""
+    before, deadline = {path for path in paths if path.exists()}, time.monotonic() + 300
+    while not any(path.exists() for path in paths if path not in before):
+        assert not process.ended(), process.wait()
+        assert time.monotonic() < deadline, "made nothing in time"
+        time.sleep(0.0005)
+    assert process.kill() == -signal.SIGKILL, process.wait()
 
 
 def unchanged(before: dict, folder: Path) -> bool:
-    """Whether every object of a snapshot is the one that was there then, not one that was made again."""
+    """Whether every object of a snapshot is still the same file, and not one that was made again."""
     after = snapshot(folder)
     return {name: after.get(name) for name in before} == before
 
 
-def one_record_each(round: Round) -> bool:
-    held = [path for path in (root(round.uri) / "games").glob("*/ledger/*") if path.suffix == ".json" and not path.name.startswith(".")]
-    return sorted(path.stem for path in held) == sorted({item.key for item in round.wanted})
+def has_one_record_for_each_evaluation(this_round: Round) -> bool:
+    """The follow-up evaluations included."""
+    wanted = {record_key(item.game, item.key) for item in this_round.wanted}
+    return {key for key in this_round.store.list("games/") if "/ledger/" in key} == wanted
 
 
-def credits(round: Round) -> bytes:
-    return round.store.get(round_key(round.id, "credits.csv"))
+FILES = ("credits.json", "credits.csv", "followup.json", "evidence.json", "statement.csv")
+
+
+def results(this_round: Round) -> dict[str, bytes]:
+    return {name: this_round.read(name) for name in FILES}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(copied_store) -> dict[str, bytes]:
+    """The results of the round that the tests interrupt, without interruption."""
+    this_round = copied_store("uninterrupted")
+    assert evaluated(this_round.uri) == dict.fromkeys(SHARDED, 12)
+    concluded(this_round.uri)
+    this_round = Round.open(this_round.uri)
+    assert len({item.key for item in this_round.wanted}) == 14
+    return results(this_round)
+
+
+@pytest.fixture
+def computations(monkeypatch):
+    """How often each stage computes in this process."""
+    counts: Counter[str] = Counter()
+
+    def counting(stage, work):
+        def call(*arguments):
+            counts[stage] += 1
+            return work(*arguments)
+
+        return call
+
+    for stage, (owner, name) in WORK.items():
+        monkeypatch.setattr(owner, name, counting(stage, getattr(owner, name)))
+    return counts
+
+
+# One stage
+
+
+@pytest.mark.parametrize("stage", SHARDED)
+def test_killed_inside_a_stage(stage, ready, uninterrupted, computations, forks):
+    """At any moment: as soon as the first of its results is seen."""
+    evaluated(ready.uri, SHARDED[: SHARDED.index(stage)])
+    folder = root(ready.uri)
+    of_shard = [folder / key for key in planned_keys(ready, stage, 0)]
+    everything = [folder / key for key in planned_keys(ready, stage)]
+    assert not [path for path in everything if path.exists()]
+    kill_at_the_next_of(forks.start("-m", "apportion", stage, ready.uri, "--shard", 0), of_shard)
+    there = [path for path in of_shard if path.exists()]
+    assert 0 < len(there) < len(of_shard)
+    before = snapshot(folder)
+    computations.clear()
+    made = evaluated(ready.uri, SHARDED[SHARDED.index(stage) :])
+    # Nothing that was there was computed again.
+    assert made[stage] == computations[stage] == len(everything) - len(there)
+    assert computations["score"] <= len(everything)
+    concluded(ready.uri)
+    assert unchanged(before, folder)
+    assert has_one_record_for_each_evaluation(ready)
+    assert results(ready) == uninterrupted
+
+
+# Several workers
+
+
+def copy_to_bucket(this_round: Round, store: Store) -> Round:
+    """The same round in another store."""
+    for key in this_round.store.list():
+        store.put_if_absent(key, this_round.store.get(key))
+    return Round.open(this_round.uri.replace(this_round.store.uri, store.uri))
+
+
+@pytest.fixture
+def shared_stores(monkeypatch):
+    """Stages do not each make a client of S3."""
+    share_stores(monkeypatch.setattr)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def anywhere(request, ready):
+    """The round `ready` in a folder and in a bucket."""
+    if request.param == "folder":
+        return ready
+    request.getfixturevalue("shared_stores")
+    bucket = request.getfixturevalue("s3_bucket")
+    return copy_to_bucket(ready, open_store(f"s3://{bucket}/some/prefix"))
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    return {key: store.get(key) for key in store.list()}
+
+
+def test_two_processes_on_one_shard_at_once(anywhere, uninterrupted, forks):
+    """Both go through finetune, sample and score of the same shard. What one has committed the other takes,
+    or it drops its own."""
+    commands = [["-m", "apportion", stage, anywhere.uri, "--shard", 0] for stage in SHARDED]
+    for command in commands:
+        processes = [forks.start(*command) for _ in range(2)]
+        made = []
+        for process in processes:
+            code, out, err = process.wait()
+            assert code == 0, err
+            made.append(int(out))
+        assert sum(made) == 6  # each object was stored by one of them
+    keys = [key for stage in SHARDED for key in planned_keys(anywhere, stage, 0)]
+    assert all(anywhere.store.exists(key) for key in keys)
+    before = contents(anywhere.store)
+    for stage in SHARDED:
+        assert stages.run(stage, anywhere.uri, 0) == 0
+        assert stages.run(stage, anywhere.uri, 1) == 6
+    concluded(anywhere.uri)
+    after = contents(anywhere.store)
+    assert {key: after[key] for key in before} == before
+    assert has_one_record_for_each_evaluation(anywhere)
+    assert results(anywhere) == uninterrupted
+
+
+# Every commit
+
+ROUND, GAME = r"rounds/[0-9a-f]{32}/", r"games/[0-9a-f]{32}/"
+WEIGHTS, IMAGES, RECORD = r"checkpoints/.*", r"samples/.*", GAME + r"ledger/.*"
+
+# A stage, the object at whose commit the process is killed, and the moments: `between` its checksum and the
+# object itself, so that what was computed is lost, and `after` it.
+COMMITS = [
+    ("plan", r"probes/.*", ["after"]),
+    ("plan", r"images/.*", ["between", "after"]),
+    ("plan", r"manifests/.*", ["between"]),
+    ("plan", r"networks/.*", ["between"]),
+    ("plan", GAME + r"game\.json", ["after"]),
+    ("plan", ROUND + r"config\.json", ["between"]),
+    ("plan", ROUND + r"plan\.json", ["between", "after"]),
+    ("train", WEIGHTS, ["between", "after"]),
+    ("train", IMAGES, ["between", "after"]),
+    ("train", r"references/.*", ["between", "after"]),
+    ("prune", WEIGHTS, ["between", "after"]),
+    ("finetune", WEIGHTS, ["between", "after"]),
+    ("sample", IMAGES, ["between", "after"]),
+    ("score", RECORD, ["between", "after"]),
+    ("attribute", ROUND + r"credits\.json", ["between", "after"]),
+    ("attribute", ROUND + r"credits\.csv", ["between"]),
+    ("attribute", ROUND + r"followup\.json", ["between", "after"]),
+    ("finetune", WEIGHTS, ["between"]),  # of the evaluations that the credits call for
+    ("sample", IMAGES, ["after"]),
+    ("score", RECORD, ["between"]),
+    ("evaluate", ROUND + r"evidence\.json", ["between", "after"]),
+    ("publish", ROUND + r"statement\.csv", ["after"]),
+    ("publish", ROUND + r"report\.html", ["between"]),
+    ("publish", ROUND + r"round\.json", ["between", "after"]),
+    ("publish", r"heads/.*", ["between", "after"]),
+]
+
+
+@pytest.fixture
+def carried_out(tmp_path, forks):
+    """Carries a round out in a process that is killed at a commit, or goes on to the end."""
+    log = tmp_path / "computations"
+
+    def carry_out(config, key="nothing", moment="after"):
+        arguments = (config.model_dump(mode="json"), str(log), key, moment)
+        folders = [str(ROOT / "tests"), str(ROOT / "tests" / "pipelines")]
+        script = f"import sys; sys.path[:0] = {folders}; import killing; killing.carry_out(*{arguments})"
+        return forks.run("-c", script)
+
+    carry_out.log = log
+    return carry_out
+
+
+def test_killed_at_every_commit_of_a_round(tmp_path, uninterrupted, carried_out):
+    """One process after another, each killed at the commit where the one before could not get to."""
+    config, folder = configured(tmp_path, *SMALLER), tmp_path / "store"
+    seen, lost = {}, Counter()
+    for stage, key, moments in COMMITS:
+        for moment in moments:
+            code, _, err = carried_out(config, key, moment)
+            assert code == -signal.SIGKILL, (stage, key, moment, err)
+            assert unchanged(seen, folder), (stage, key, moment)
+            seen = snapshot(folder)
+            lost[stage] += moment == "between"
+    code, _, err = carried_out(config)
+    assert code == 0, err
+    assert unchanged(seen, folder)
+    again = plan.run(config)
+    assert not again.work
+    this_round = Round.open(again.round_uri)
+    assert has_one_record_for_each_evaluation(this_round)
+    assert results(this_round) == uninterrupted
+    # Each object was computed once, and once more where it was lost.
+    counts = Counter(carried_out.log.read_text().split())
+    assert counts == {stage: 14 + lost[stage] for stage in SHARDED}
+
+
+def test_killed_in_a_bucket(tmp_path, ready, uninterrupted, carried_out, shared_stores, s3_bucket):  # noqa: F811
+    """From planning to publication. An object of a bucket appears together with its checksum. Nothing is
+    written here."""
+    workdir = tmp_path / "work"
+    config = configured(workdir, *SMALLER, f"store=s3://{s3_bucket}/some/prefix")
+    store = open_store(config.store)
+    weights, images, record = (planned_keys(ready, stage)[3] for stage in SHARDED)
+    known: dict[str, bytes] = {}
+    for key in (weights, images, record, ROUND + r"credits\.json", r"heads/.*"):
+        code, _, err = carried_out(config, key)
+        assert code == -signal.SIGKILL, (key, err)
+        known |= {key: store.get(key) for key in store.list() if key not in known}
+    code, _, err = carried_out(config)
+    assert code == 0, err
+    assert {key: store.get(key) for key in known} == known
+    again = plan.run(config)
+    assert not again.work
+    this_round = Round.open(again.round_uri)
+    assert has_one_record_for_each_evaluation(this_round)
+    assert results(this_round) == uninterrupted
+    assert Counter(carried_out.log.read_text().split()) == dict.fromkeys(SHARDED, 14)
+    assert not workdir.exists()
+
+
+# The pipeline
 
 
 def tracked(workdir: Path) -> list[str]:
     """How the tracking runs of a work folder ended."""
     client = MlflowClient(tracking_uri=f"sqlite:///{workdir}/mlflow.db")
-    return [run.info.status for run in client.search_runs([client.get_experiment_by_name("apportion").experiment_id])]
+    experiment = client.get_experiment_by_name("apportion")
+    return [run.info.status for run in client.search_runs([experiment.experiment_id])]
 
 
-@pytest.fixture
-def counted(monkeypatch):
-    """How often each stage computes in this process."""
-    calls = dict.fromkeys(WORK, 0)
-
-    def counting(stage, work):
-        def call(*arguments):
-            calls[stage] += 1
-            return work(*arguments)
-
-        return call
-
-    for stage, name in WORK.items():
-        monkeypatch.setattr(MODULES[stage], name, counting(stage, getattr(MODULES[stage], name)))
-    return calls
-
-
-@pytest.mark.parametrize("stage", SHARDED)
-def test_killed_inside_a_stage(stage, ready, whole, counted):
-    evaluated(ready.uri, SHARDED[: SHARDED.index(stage)])
-    mine, everything = outputs(ready, stage, 0), outputs(ready, stage)
-    assert not [path for path in everything if path.exists()]
-    kill_inside(started("-m", "apportion", stage, ready.uri, "--shard", 0), mine)
-    there = [path for path in mine if path.exists()]
-    assert 0 < len(there) < len(mine)
-    before = snapshot(root(ready.uri))
-    counted[stage] = 0
-    made = evaluated(ready.uri, SHARDED[SHARDED.index(stage) :])
-    assert made[stage] == counted[stage] == len(everything) - len(there)  # nothing that was there was computed again
-    assert counted["score"] <= len(everything)
-    concluded(ready.uri)
-    assert unchanged(before, root(ready.uri))
-    assert one_record_each(ready)
-    assert credits(ready) == whole.credits
-
-
-def test_two_processes_on_one_shard_at_once(ready, whole):
-    """Each goes through finetune, sample and score of the same shard; what one has committed the other takes, or drops its own."""
-    both = f"import sys; from apportion.cli import main; sys.exit(max(main([s, {ready.uri!r}, '--shard', '0']) for s in {SHARDED!r}))"
-    processes = [started("-c", both) for _ in range(2)]
-    for process in processes:
-        code, _, err = said(process)
-        assert code == 0, err
-    assert all(path.exists() for stage in SHARDED for path in outputs(ready, stage, 0))
-    before = snapshot(root(ready.uri))
-    for stage in SHARDED:
-        assert MODULES[stage].run(ready.uri, 0) == 0
-        MODULES[stage].run(ready.uri, 1)
-    concluded(ready.uri)
-    assert unchanged(before, root(ready.uri))
-    assert one_record_each(ready)
-    assert credits(ready) == whole.credits
-
-
-def test_killed_inside_the_pipeline(tmp_path, whole):
-    """The process group of `python -m pipelines run` goes at once, as with a machine; the same command goes on.
-
-    Without the counterfactual, which changes no credits, it is done sooner."""
-    arguments = pipeline(tmp_path / "work")
-    models = [tmp_path / "work" / path.relative_to(whole.workdir) for path in outputs(whole.round, "finetune")]
-    kill_inside(started(*arguments), models)
+def test_killed_inside_the_pipeline(tmp_path, ready, uninterrupted, forks):
+    """All processes of `python -m pipelines run` end at once, as when a machine fails; the same command goes
+    on."""
+    workdir = tmp_path / "work"
+    arguments = pipeline(workdir, *SMALLER, REMOVALS)
+    models = [workdir / "store" / key for key in planned_keys(ready, "finetune")]
+    kill_at_the_next_of(forks.start(*arguments), models)
     made = [path for path in models if path.exists()]
     assert 0 < len(made) < len(models)
-    before = snapshot(tmp_path / "work" / "store")
-    assert tracked(tmp_path / "work") == ["RUNNING"]
+    before = snapshot(workdir / "store")
+    assert tracked(workdir) == ["RUNNING"]
 
-    code, out, err = ran(*arguments)
+    code, out, err = forks.run(*arguments)
     assert code == 0, out + err
-    store = tmp_path / "work" / "store"
-    round = Round.open(f"{store.as_uri()}/rounds/{(store / 'heads' / 'tiny').read_text().strip()}")
-    assert unchanged(before, store)
-    assert one_record_each(round)
-    assert credits(round) == whole.credits
-    assert tracked(tmp_path / "work") == ["FINISHED"] * 5  # the round's, and one for each method
-
-
-def test_a_round_in_a_bucket(whole, tmp_path, s3_bucket):  # noqa: F811
-    """The same stages on s3://, from planning to publication, end with the same bytes."""
-    config = told(tmp_path, f"store=s3://{s3_bucket}/some/prefix")
-    planned = plan.run(config)
-    assert (planned.work, planned.pending) == (True, 24)
-    prepared(planned.round_uri)
-    round = Round.open(planned.round_uri)
-    assert round.id == whole.round.id
-    assert evaluated(round.uri) == {"finetune": 24, "sample": 24, "score": 24}
-    assert evaluated(round.uri) == {"finetune": 0, "sample": 0, "score": 0}
-    concluded(round.uri)
-    assert credits(round) == whole.credits
-    assert list(tmp_path.iterdir()) == []
-    assert not plan.run(config).work
+    store = FileStore(workdir / "store")
+    this_round = Round.open(f"{store.uri}/rounds/{ready.id}")
+    assert (round_folder(this_round) / "round.json").exists()
+    assert unchanged(before, workdir / "store")
+    assert has_one_record_for_each_evaluation(this_round)
+    assert results(this_round) == uninterrupted
+    assert tracked(workdir) == ["FINISHED"] * 2  # of the round, and of its method

@@ -1,11 +1,11 @@
-"""The embedded network, drawings of the embedded data, and an S3 server."""
+"""The embedded network, drawings of the embedded data, and drawings under noise."""
 
 import pytest
 import torch
-from servers import s3_bucket, s3_endpoint  # noqa: F401
 
 from apportion.datasets.openmoji.classifier import drawings
-from apportion.properties.network import FeatureNetwork, load, read_network
+from apportion.properties.network import FeatureNetwork, load
+from apportion.rounds.networks import EMBEDDED, read_network
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -15,7 +15,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def network() -> FeatureNetwork:
-    return load(read_network("openmoji"), "openmoji")
+    return load(read_network(EMBEDDED), EMBEDDED)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Colourfulness of images whose answer is known by hand, and pixel by pixel."""
+"""Colourfulness of images of which it is known, and computed pixel by pixel."""
 
 import math
 from statistics import fmean, pstdev
@@ -21,7 +21,12 @@ def test_grey_is_zero():
 
 @pytest.mark.parametrize(
     ("rgb", "mean"),
-    [((255, 0, 0), math.hypot(255, 127.5)), ((0, 0, 255), 255), ((255, 255, 0), 255), ((0, 255, 0), math.hypot(255, 127.5))],
+    [
+        ((255, 0, 0), math.hypot(255, 127.5)),
+        ((0, 0, 255), 255),
+        ((255, 255, 0), 255),
+        ((0, 255, 0), math.hypot(255, 127.5)),
+    ],
 )
 def test_one_colour_has_no_deviation(rgb, mean):
     assert colourfulness(plain(*rgb)) == pytest.approx(0.3 * mean)
@@ -29,17 +34,21 @@ def test_one_colour_has_no_deviation(rgb, mean):
 
 def test_half_red_half_green():
     image = np.concatenate([plain(255, 0, 0), plain(0, 255, 0)], axis=2)
-    assert colourfulness(image) == pytest.approx(255 + 0.3 * 127.5)  # red − green: ±255; yellow − blue: 127.5 everywhere
+    # red − green is 255 or −255; yellow − blue is 127.5 everywhere
+    assert colourfulness(image) == pytest.approx(255 + 0.3 * 127.5)
 
 
 def test_pixel_by_pixel():
     image = np.random.default_rng(1).integers(256, size=(3, 5, 7), dtype=np.uint8)
     pixels = [tuple(map(int, image[:, y, x])) for y in range(5) for x in range(7)]
-    rg, yb = [r - g for r, g, _ in pixels], [0.5 * (r + g) - b for r, g, b in pixels]
-    expected = math.sqrt(pstdev(rg) ** 2 + pstdev(yb) ** 2) + 0.3 * math.sqrt(fmean(rg) ** 2 + fmean(yb) ** 2)
+    rg = [r - g for r, g, _ in pixels]
+    yb = [0.5 * (r + g) - b for r, g, b in pixels]
+    expected = math.hypot(pstdev(rg), pstdev(yb)) + 0.3 * math.hypot(fmean(rg), fmean(yb))
     assert colourfulness(image) == pytest.approx(expected, rel=1e-12)
 
 
 def test_percentile_over_images_interpolates():
-    images = np.stack([plain(0, 0, 10 * i) for i in range(6)])  # 0, 3, …, 15: the 90th of 6 lies halfway between the 5th and the 6th
+    # The colourfulness is 0, 3, …, 15. The 90th percentile of 6 values is halfway between the 5th and the
+    # 6th.
+    images = np.stack([plain(0, 0, 10 * i) for i in range(6)])
     assert colourfulness_p90(images[[3, 0, 5, 1, 4, 2]]) == pytest.approx(13.5)

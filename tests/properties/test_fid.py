@@ -1,4 +1,4 @@
-"""Fréchet distance against scipy's matrix square root, closed forms and torchmetrics."""
+"""Fréchet distance compared with the matrix square root of scipy, closed forms and torchmetrics."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from apportion.properties.network import FEATURES, embed
 
 
 def by_matrix_root(a, b):
-    """The published formula as it stands."""
+    """The formula as it was published."""
     (m1, s1), (m2, s2) = a, b
     return float(((m1 - m2) ** 2).sum() + np.trace(s1 + s2 - 2 * sqrtm(s1 @ s2).real))
 
@@ -37,15 +37,17 @@ def test_of_diagonal_covariances_is_the_distance_of_deviations():
 
 @pytest.mark.parametrize("k", [2, 20, 256])
 def test_fewer_images_than_features(k):
-    """The trace of the root is also the sum of singular values of the product of the centred features themselves."""
+    """The trace of the root is also the sum of the singular values of the product of the centred features."""
     x, y = features(k, 128, 0), features(300, 128, 1)
-    xc, yc = (x - x.mean(0)) / np.sqrt(k - 1), (y - y.mean(0)) / np.sqrt(299)
-    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + (xc**2).sum() + (yc**2).sum() - 2 * np.linalg.norm(xc @ yc.T, "nuc")
+    xc = (x - x.mean(0)) / np.sqrt(k - 1)
+    yc = (y - y.mean(0)) / np.sqrt(299)
+    trace = np.linalg.norm(xc @ yc.T, "nuc")
+    expected = ((x.mean(0) - y.mean(0)) ** 2).sum() + (xc**2).sum() + (yc**2).sum() - 2 * trace
     assert fid(x, *moments(y)) == pytest.approx(expected, rel=1e-8)
 
 
 @pytest.mark.parametrize("k", [2, 20, 400])
-def test_zero_for_equal_moments_and_the_same_both_ways(k):
+def test_zero_for_equal_moments_and_symmetric(k):
     a, b = moments(features(k, 128, 0)), moments(features(300, 128, 1))
     size = np.trace(a[1]) + np.trace(b[1])
     assert 0 <= frechet(*a, *a) <= 1e-13 * size
@@ -72,7 +74,10 @@ def test_agrees_with_torchmetrics_on_our_network(network, generated, training):
 
 def test_grows_with_noise(network, training, generated):
     reference = moments(embed(network, training)[0])
-    clean, noisy, constant = (fid(embed(network, x)[0], *reference) for x in (training[::2], generated, torch.full_like(generated, 255)))
+    white = torch.full_like(generated, 255)
+    clean, noisy, constant = (
+        fid(embed(network, x)[0], *reference) for x in (training[::2], generated, white)
+    )
     assert clean < noisy
     assert clean < constant
 
@@ -80,7 +85,8 @@ def test_grows_with_noise(network, training, generated):
 def test_identical_images_have_a_finite_distance():
     reference = moments(features(300, 128, 1))
     x = np.repeat(features(1, 128, 0), 50, axis=0)
-    assert fid(x, *reference) == pytest.approx(((x[0] - reference[0]) ** 2).sum() + np.trace(reference[1]), rel=1e-12)
+    expected = ((x[0] - reference[0]) ** 2).sum() + np.trace(reference[1])
+    assert fid(x, *reference) == pytest.approx(expected, rel=1e-12)
 
 
 def test_one_image_is_refused():

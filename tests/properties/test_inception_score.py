@@ -1,4 +1,4 @@
-"""Inception score against its definition, an identity of entropies and torchmetrics."""
+"""Inception score compared with its definition, an identity of entropies and torchmetrics."""
 
 import math
 
@@ -29,11 +29,16 @@ def test_is_the_definition_term_by_term(logits):
 
 def test_is_the_mutual_information_of_image_and_class(logits):
     p = softmax(logits)
-    entropy = lambda q: -(q * np.log(q)).sum(axis=-1)  # noqa: E731
-    assert math.log(inception_score(p)) == pytest.approx(entropy(p.mean(axis=0)) - entropy(p).mean(), abs=1e-12)
+
+    def entropy(q):
+        return -(q * np.log(q)).sum(axis=-1)
+
+    expected = entropy(p.mean(axis=0)) - entropy(p).mean()
+    assert math.log(inception_score(p)) == pytest.approx(expected, abs=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:Metric `InceptionScore`", "ignore:std\\(\\)")  # theirs also gives a deviation over splits: we have one
+# torchmetrics also gives a deviation over splits, of which there is one here.
+@pytest.mark.filterwarnings("ignore:Metric `InceptionScore`", "ignore:std\\(\\)")
 def test_agrees_with_torchmetrics_on_our_network(network, generated):
     from torchmetrics.image.inception import InceptionScore
 
@@ -44,7 +49,8 @@ def test_agrees_with_torchmetrics_on_our_network(network, generated):
     theirs = InceptionScore(feature=Logits(), splits=1)
     with torch.inference_mode():
         theirs.update(generated)
-    assert inception_score(embed(network, generated)[1]) == pytest.approx(float(theirs.compute()[0]), rel=1e-6)
+    expected = float(theirs.compute()[0])
+    assert inception_score(embed(network, generated)[1]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_bounds():

@@ -1,4 +1,4 @@
-"""The reference: what it holds, and that storing it changes nothing."""
+"""The reference: what it holds, how it is stored and loaded, and which files are refused."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from safetensors.numpy import save
 from apportion.errors import Damaged, PropertyError
 from apportion.properties.measure import build_reference
 from apportion.properties.network import embed
-from apportion.properties.reference import NOTHING, Reference, dump, load
+from apportion.properties.reference import NO_REFERENCE, Reference, dump, load
 
 
 @pytest.fixture(scope="module")
@@ -17,14 +17,16 @@ def reference(network, training, generated):
 
 
 def same(a, b):
-    return all(np.array_equal(getattr(a, part), getattr(b, part)) for part in ("mean", "covariance", "centroids"))
+    parts = ("mean", "covariance", "centroids")
+    return all(np.array_equal(getattr(a, part), getattr(b, part)) for part in parts)
 
 
 def test_moments_are_those_of_all_training_images(reference, network, training):
     x = embed(network, training)[0]
     centred = x - x.sum(axis=0) / len(x)
     assert reference.mean == pytest.approx(x.sum(axis=0) / len(x), rel=1e-12)
-    assert reference.covariance == pytest.approx(np.einsum("ki,kj->ij", centred, centred) / (len(x) - 1), rel=1e-9, abs=1e-12)
+    covariance = np.einsum("ki,kj->ij", centred, centred) / (len(x) - 1)
+    assert reference.covariance == pytest.approx(covariance, rel=1e-9, abs=1e-12)
     assert reference.centroids.shape == (6, 128)
 
 
@@ -34,7 +36,7 @@ def test_is_the_same_bits_every_time(reference, network, training, generated):
 
 def test_round_trip(reference):
     assert same(load(dump(reference), "x"), reference)
-    assert same(load(dump(NOTHING), "x"), NOTHING)
+    assert same(load(dump(NO_REFERENCE), "x"), NO_REFERENCE)
 
 
 def test_without_samples_there_are_no_centroids(network, training):
@@ -68,10 +70,11 @@ def test_a_truncated_one_is_damaged(reference, cut):
         load(dump(reference)[:cut], "store/reference")
 
 
-def test_a_dtype_numpy_lacks_is_damaged():
+def test_a_dtype_that_numpy_does_not_have_is_damaged():
     from safetensors.torch import save as save_tensors
 
-    tensors = {name: torch.zeros(3, 3, dtype=torch.float8_e4m3fn) for name in ("mean", "covariance", "centroids")}
+    zeros = torch.zeros(3, 3, dtype=torch.float8_e4m3fn)
+    tensors = {name: zeros.clone() for name in ("mean", "covariance", "centroids")}
     with pytest.raises(Damaged, match="store/reference"):
         load(save_tensors(tensors), "store/reference")
 
@@ -79,7 +82,7 @@ def test_a_dtype_numpy_lacks_is_damaged():
 def test_too_few_images_are_refused(network, training):
     with pytest.raises(PropertyError, match="found 1 images"):
         build_reference(network, training[:1], None)
-    with pytest.raises(PropertyError, match="found 16 distinct images of the full model for 20 clusters"):
+    with pytest.raises(PropertyError, match="found 16 distinct images of the base model for 20 clusters"):
         build_reference(network, training, training[:16])
     with pytest.raises(PropertyError, match="found 1 distinct images"):
         build_reference(network, training, torch.full_like(training, 255))

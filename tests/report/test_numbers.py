@@ -48,13 +48,21 @@ def test_an_absent_bound_is_open_and_two_are_no_interval():
 
 
 def test_shares():
-    assert [percent(v) for v in (0.1234, -0.5, None, 1e9)] == ["12.3\u00a0%", "−50.0\u00a0%", ABSENT, "1.00 × 10¹¹\u00a0%"]
+    shares = ["12.3\u00a0%", "−50.0\u00a0%", ABSENT, "1.00 × 10¹¹\u00a0%"]
+    assert [percent(v) for v in (0.1234, -0.5, None, 1e9)] == shares
     assert [portion(v) for v in (0.95, 0.999, 0.25)] == ["95\u00a0%", "99.9\u00a0%", "25\u00a0%"]
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.842, "0.84 s"), (12.4, "12 s"), (59.7, "1 min 00 s"), (200.0, "3 min 20 s"), (3599.8, "1 h 00 min"), (18120.0, "5 h 02 min")],
+    [
+        (0.842, "0.84 s"),
+        (12.4, "12 s"),
+        (59.7, "1 min 00 s"),
+        (200.0, "3 min 20 s"),
+        (3599.8, "1 h 00 min"),
+        (18120.0, "5 h 02 min"),
+    ],
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text

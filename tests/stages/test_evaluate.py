@@ -1,4 +1,4 @@
-"""Evidence from ledgers of games that are known: faithfulness, LDS and counterfactuals against numpy and scipy."""
+"""Evidence from ledgers of known games: faithfulness, LDS and counterfactuals against numpy and scipy."""
 
 import numpy as np
 import pytest
@@ -12,15 +12,18 @@ from apportion.stages import attribute, evaluate, publish
 
 METHODS = ["tree_residual", "leverage", "banzhaf", "beta_shapley"]
 WORTH = {"fid": [-5.0, -1.0, 2.0, 0.3, 4.0], "inception_score": [0.1, 0.7, 0.2, 1.6, 0.4]}
-FIVE = ("data.contributors=5", "properties=[fid, inception_score]", "valuation.coalitions=20", "evaluation.held_out=10")
+FIVE = (
+    *("data.contributors=5", "properties=[fid, inception_score]"),
+    *("valuation.coalitions=20", "evaluation.held_out=10"),
+)
 
 
 def cheap(mask, name, seed):
-    """Additive, so credits are its weights; `seed` moves all coalitions alike."""
+    """Additive, so credits are its weights; `seed` adds the same to all coalitions."""
     return 30 + float(mask @ WORTH[name]) + seed % 1000 * 1e-3
 
 
-def reversed_(mask, name, seed):
+def opposite(mask, name, seed):
     return 60 - cheap(mask, name, seed)
 
 
@@ -30,191 +33,199 @@ def noisy(mask, name, seed):
 
 @pytest.fixture
 def judged(tmp_path):
+    """Makes a round with evidence; returns it and what `evaluate` returned."""
+
     def make(*overrides, truth=cheap):
-        round = planned(tmp_path / "work", *FIVE, *overrides)
-        fill(round, cheap, truth)
-        attribute.run(round.uri)
-        fill(round, cheap, truth)
-        return round, evaluate.run(round.uri)
+        this_round = planned(tmp_path / "work", *FIVE, *overrides)
+        fill(this_round, cheap, truth)
+        attribute.run(this_round.uri)
+        fill(this_round, cheap, truth)
+        return this_round, evaluate.run(this_round.uri)
 
     return make
 
 
-def of(round, name):
-    return next(judgement for judgement in round.evidence.judgements if judgement.property == name)
+def judgement_of(this_round, name):
+    return next(judgement for judgement in this_round.evidence.judgements if judgement.property == name)
+
+
+def members(this_round, purpose):
+    """The coalitions of a purpose, as the plan has them."""
+    return [item.members for item in this_round.plan.wanted if item.purpose == purpose]
 
 
 def test_the_same_game_is_faithful_and_predicted(judged):
-    round, faithful = judged()
+    this_round, faithful = judged()
     assert faithful == 2
-    assert [judgement.property for judgement in round.evidence.judgements] == ["fid", "inception_score"]
-    for judgement in round.evidence.judgements:
+    assert [judgement.property for judgement in this_round.evidence.judgements] == ["fid", "inception_score"]
+    for judgement in this_round.evidence.judgements:
         (faith,) = judgement.faithfulness
         assert (faith.alpha, faith.rho, faith.pairs, faith.status) == (0.5, 1.0, 10, "faithful")
         assert {score.method: score.lds for score in judgement.scores} == dict.fromkeys(METHODS, 1.0)
         assert {(score.alpha, score.held_out) for score in judgement.scores} == {(0.5, 10)}
+        assert judgement.published == "tree_residual"
         assert verdict(judgement) == "faithful"
 
 
 def test_the_opposite_game_is_not_faithful(judged):
-    round, faithful = judged(truth=reversed_)
+    this_round, faithful = judged(truth=opposite)
     assert faithful == 0
-    for judgement in round.evidence.judgements:
+    for judgement in this_round.evidence.judgements:
         assert [(faith.rho, faith.status) for faith in judgement.faithfulness] == [(-1.0, "not faithful")]
         assert {score.lds for score in judgement.scores} == {-1.0}
 
 
-def test_correlations_are_scipys(judged):
-    round, _ = judged(truth=noisy)
-    held, paired = round.evaluations("held_out"), round.evaluations("paired")
-    Z = round.masks([wanted for wanted, _ in held])
-    assert np.array_equal(Z, round.masks([wanted for wanted, _ in paired]))
+def test_correlations_are_those_of_scipy(judged):
+    this_round, _ = judged(truth=noisy)
+    held, paired = this_round.evaluations("held_out"), this_round.evaluations("paired")
+    Z = this_round.masks([wanted for wanted, _ in held])
+    assert np.array_equal(Z, this_round.masks([wanted for wanted, _ in paired]))
     for name in WORTH:
         y, x = ([evaluation.values[name] for _, evaluation in pairs] for pairs in (held, paired))
-        (faith,) = of(round, name).faithfulness
+        (faith,) = judgement_of(this_round, name).faithfulness
         assert faith.rho == pytest.approx(spearmanr(x, y).statistic, abs=1e-12)
-        found = faithfulness(x, y, threshold=0.5)
-        assert (faith.low, faith.high, faith.status) == (found.low, found.high, found.status)
-        assert [score.method for score in of(round, name).scores] == METHODS
-        for score, phi in zip(of(round, name).scores, credits_by(round, name), strict=True):
+        expected = faithfulness(x, y, threshold=0.5)
+        assert (faith.low, faith.high, faith.status) == (expected.low, expected.high, expected.status)
+        scores = judgement_of(this_round, name).scores
+        assert [score.method for score in scores] == METHODS
+        for score in scores:
+            phi = np.array([c.phi for c in this_round.credits.of(name, score.method)])
             assert score.lds == pytest.approx(spearmanr(np.round(Z @ phi, 9), y).statistic, abs=1e-12)
             assert -1 <= score.low <= score.lds <= score.high <= 1
 
 
-def credits_by(round, name):
-    """Credits of one property, by method."""
-    return [np.array([c.phi for c in round.credits.credits if (c.property, c.method) == (name, method)]) for method in METHODS]
-
-
 def test_the_threshold_is_the_rounds_own(judged):
     """A correlation that is positive but imperfect is faithful below the threshold only."""
-    round, _ = judged("evaluation.threshold=0.99", truth=noisy)
-    statuses = {name: of(round, name).faithfulness[0] for name in WORTH}
-    assert all(faith.rho < 0.99 and faith.status == "not faithful" for faith in statuses.values())
+    this_round, _ = judged("evaluation.threshold=0.99", truth=noisy)
+    faiths = [judgement_of(this_round, name).faithfulness[0] for name in WORTH]
+    assert all(faith.rho < 0.99 and faith.status == "not faithful" for faith in faiths)
 
 
-def of_design(round):
-    """Which of the held-out coalitions the credits were computed from."""
-    design, held = ([tuple(item.mask(round.manifest.n)) for item in round.plan.wanted if item.purpose == p] for p in ("design", "held_out"))
-    return [mask in design for mask in held]
-
-
-def test_held_out_coalitions_are_not_of_the_design_while_there_are_others(tmp_path):
-    for coalitions, alphas in (("24", "[0.5]"), ("30", "[0.34, 0.5, 0.67]"), ("40", "[0.5]")):
-        six = ("data.contributors=6", f"valuation.coalitions={coalitions}", f"evaluation.alphas={alphas}", "evaluation.held_out=6")
-        round = planned(tmp_path / coalitions, *six)
-        held = [item.members for item in round.plan.wanted if item.purpose == "held_out"]
-        assert len(set(held)) == len(held) == 6 * alphas.count(".")
-        assert not any(of_design(round))
-
-
-def test_where_there_are_no_others_their_number_is_told(judged):
-    """Of the ten coalitions of two of five, the design of twenty takes the most: the others come first, and the report has the count."""
-    round, _ = judged()
-    seen = of_design(round)
-    assert len(seen) == 10
-    assert 0 < sum(seen) < 10
-    assert seen == sorted(seen)
-    scores = [score for judgement in round.evidence.judgements for score in judgement.scores]
-    assert {(score.held_out, score.in_design) for score in scores} == {(10, sum(seen))}
-    publish.run(round.uri)
-    page = round.store.get(f"rounds/{round.id}/report.html").decode()
-    assert f"over 10 coalitions, {sum(seen)} of which the credits were computed from too because there are no others of their size," in page
+def test_where_there_are_too_few_other_coalitions_the_report_has_the_number(judged):
+    """The design of twenty has most of the ten coalitions of two of five: the others come first."""
+    this_round, _ = judged()
+    design, held = members(this_round, "design"), members(this_round, "held_out")
+    in_design = [coalition in design for coalition in held]
+    assert len(in_design) == 10
+    assert 0 < sum(in_design) < 10
+    assert in_design == sorted(in_design)
+    scores = [score for judgement in this_round.evidence.judgements for score in judgement.scores]
+    assert {(score.held_out, score.in_design) for score in scores} == {(10, sum(in_design))}
+    publish.run(this_round.uri)
+    page = this_round.read("report.html").decode()
+    assert f"over 10 coalitions, {sum(in_design)} of which the credits were computed from too" in page
     assert "over coalitions that no credit was computed from" not in page
 
 
 def test_few_pairs_establish_nothing(judged):
-    round, faithful = judged("evaluation.held_out=7")
+    this_round, faithful = judged("evaluation.held_out=7")
     assert faithful == 0
-    assert [(of(round, name).faithfulness[0].pairs, verdict(of(round, name))) for name in WORTH] == [(7, "not established")] * 2
+    for name in WORTH:
+        judgement = judgement_of(this_round, name)
+        assert (judgement.faithfulness[0].pairs, verdict(judgement)) == (7, "not established")
 
 
 def test_without_held_out_coalitions_nothing_is_established(judged):
-    round, faithful = judged("evaluation.held_out=0")
+    this_round, faithful = judged("evaluation.held_out=0")
     assert faithful == 0
     for name in WORTH:
-        assert of(round, name).faithfulness == of(round, name).scores == ()
-        assert verdict(of(round, name)) == "not established"
+        judgement = judgement_of(this_round, name)
+        assert judgement.faithfulness == judgement.scores == ()
+        assert verdict(judgement) == "not established"
 
 
 def test_equal_values_have_no_order(judged):
-    round, _ = judged(truth=lambda mask, *_: 3.0)
+    this_round, _ = judged(truth=lambda mask, *_: 3.0)
     for name in WORTH:
-        assert [(faith.rho, faith.low, faith.high) for faith in of(round, name).faithfulness] == [(None, None, None)]
-        assert {(score.lds, score.low, score.high) for score in of(round, name).scores} == {(None, None, None)}
-        assert verdict(of(round, name)) == "not established"
+        judgement = judgement_of(this_round, name)
+        assert [(faith.rho, faith.low, faith.high) for faith in judgement.faithfulness] == [(None,) * 3]
+        assert {(score.lds, score.low, score.high) for score in judgement.scores} == {(None,) * 3}
+        assert verdict(judgement) == "not established"
 
 
 def test_each_size_is_judged_by_itself(judged):
-    """Of two sizes the smaller is told truly and the larger the wrong way round: the worst counts."""
-    small_true = lambda mask, name, seed: (cheap if mask.sum() <= 2 else reversed_)(mask, name, seed)  # noqa: E731
-    round, faithful = judged("evaluation.alphas=[0.4, 0.6]", truth=small_true)
+    """The smaller size is faithful, the larger is the opposite: the worst counts."""
+
+    def half_opposite(mask, name, seed):
+        return cheap(mask, name, seed) if mask.sum() <= 2 else opposite(mask, name, seed)
+
+    this_round, faithful = judged("evaluation.alphas=[0.4, 0.6]", truth=half_opposite)
     assert faithful == 0
     for name in WORTH:
-        assert [(faith.alpha, faith.status) for faith in of(round, name).faithfulness] == [(0.4, "faithful"), (0.6, "not faithful")]
-        assert [(score.method, score.alpha, score.lds) for score in of(round, name).scores if score.method == "leverage"] == [
-            ("leverage", 0.4, 1.0),
-            ("leverage", 0.6, -1.0),
+        judgement = judgement_of(this_round, name)
+        assert [(faith.alpha, faith.status) for faith in judgement.faithfulness] == [
+            (0.4, "faithful"),
+            (0.6, "not faithful"),
         ]
+        scores = [(score.alpha, score.lds) for score in judgement.scores if score.method == "leverage"]
+        assert scores == [(0.4, 1.0), (0.6, -1.0)]
 
 
 def test_retraining_as_the_game_of_the_credits(judged):
-    """Both games are then one; its values with one seed are judged by those with another, not by themselves."""
-    alike = ("removal={method: retrain}", "evaluation.counterfactual.game=truth")
-    round, faithful = judged(*alike)
-    assert round.plan.truth_game == round.plan.credit_game
+    """Both games are then one; its values with one seed are judged by those with another, not by
+    themselves."""
+    this_round, faithful = judged("removal={method: retrain}", "evaluation.counterfactual.game=truth")
+    assert this_round.plan.games["truth"] == this_round.plan.games["credit"]
     assert faithful == 2
-    held, paired = ([item.key for item in round.plan.wanted if item.purpose == purpose] for purpose in ("held_out", "paired"))
-    assert not set(held) & set(paired)
-    members = [[item.members for item in round.plan.wanted if item.purpose == purpose] for purpose in ("held_out", "paired")]
-    assert members[0] == members[1]
+    held, paired = (
+        {item.key for item in this_round.plan.wanted if item.purpose == purpose}
+        for purpose in ("held_out", "paired")
+    )
+    assert not held & paired
+    assert members(this_round, "held_out") == members(this_round, "paired")
 
 
 # Counterfactuals
 
 
 def test_the_change_is_relative_and_by_seed(judged):
-    asked = "evaluation.counterfactual={property: fid, game: truth, share: 0.4, seeds: 3, random: 2}"
-    round, _ = judged(asked, truth=noisy)
-    names = np.array(round.manifest.names)
+    option = "evaluation.counterfactual={property: fid, game: truth, share: 0.4, seeds: 3, random: 2}"
+    this_round, _ = judged(option, truth=noisy)
+    names = np.array(this_round.manifest.names)
     for name in WORTH:
-        top, *others = of(round, name).counterfactuals
+        top, *others = judgement_of(this_round, name).counterfactuals
         assert top.label == "without the top 2 for fid"
-        assert set(top.removed) == set(names[[0, 1]])  # whose fid credits are the most negative
-        assert [other.label for other in others] == ["without 2 at random (1)", "without 2 at random (2)"]
+        assert set(top.removed) == set(names[[0, 1]])  # those with the most negative credits for fid
+        labels = [other.label for other in others]
+        assert labels == ["without 2 at random (1)", "without 2 at random (2)"]
         for change in (top, *others):
-            gone = np.isin(names, change.removed)
-            assert gone.sum() == 2
+            removed = np.isin(names, change.removed)
+            assert removed.sum() == 2
             before = np.array([noisy(np.ones(5), name, seed) for seed in range(3)])
-            after = np.array([noisy(~gone, name, seed) for seed in range(3)])
+            after = np.array([noisy(~removed, name, seed) for seed in range(3)])
             relative = (after - before) / np.abs(before)
             assert change.change == pytest.approx(relative.mean(), rel=1e-12)
             assert change.se == pytest.approx(relative.std(ddof=1) / np.sqrt(3), rel=1e-9)
             assert change.value == pytest.approx(after.mean(), rel=1e-12)
-            assert change.game == round.plan.truth_game
-            assert change.key in {item.key for item in round.followup.wanted}
+            assert change.game == this_round.plan.games["truth"]
+            assert change.key in {item.key for item in this_round.followup.wanted}
 
 
 def test_one_seed_has_no_error(judged):
-    round, _ = judged()
-    assert {change.se for name in WORTH for change in of(round, name).counterfactuals} == {None}
-    assert len(of(round, "fid").counterfactuals) == 2
+    this_round, _ = judged()
+    changes = [change for name in WORTH for change in judgement_of(this_round, name).counterfactuals]
+    assert {change.se for change in changes} == {None}
+    assert len(changes) == 2 * 2
 
 
-def test_no_change_is_relative_to_nothing(judged):
-    round, _ = judged("evaluation.counterfactual.game=truth", truth=lambda mask, *_: 0.0 if mask.all() else 1.0)
-    assert {(change.change, change.se, change.value) for change in of(round, "fid").counterfactuals} == {(None, None, 1.0)}
+def test_no_change_is_relative_to_zero(judged):
+    def zero_before(mask, *_):
+        return 0.0 if mask.all() else 1.0
+
+    this_round, _ = judged("evaluation.counterfactual.game=truth", truth=zero_before)
+    changes = judgement_of(this_round, "fid").counterfactuals
+    assert {(change.change, change.se, change.value) for change in changes} == {(None, None, 1.0)}
 
 
-def test_no_counterfactual_was_asked_for(judged):
-    round, _ = judged("evaluation.counterfactual=null")
-    assert of(round, "fid").counterfactuals == ()
+def test_no_counterfactual_was_requested(judged):
+    this_round, _ = judged("evaluation.counterfactual=null")
+    assert judgement_of(this_round, "fid").counterfactuals == ()
 
 
-def test_retraining_that_is_missing_is_named(tmp_path):
-    round = planned(tmp_path, *FIVE)
-    fill(round, cheap)
-    attribute.run(round.uri)
+def test_missing_evaluations_are_reported(tmp_path):
+    this_round = planned(tmp_path, *FIVE)
+    fill(this_round, cheap)
+    attribute.run(this_round.uri)
     with pytest.raises(NotFound, match="run finetune, sample and score"):
-        evaluate.run(round.uri)  # what the credits call for is not there yet
-    assert not round.has("evidence.json")
+        evaluate.run(this_round.uri)  # those that the credits call for are missing
+    assert not this_round.has("evidence.json")

@@ -1,4 +1,4 @@
-"""The contract of a store, held against file:// and against a real S3 server."""
+"""The guarantees of a store, tested on file:// and on a real S3 server."""
 
 import hashlib
 import multiprocessing
@@ -70,9 +70,9 @@ def test_pointers(store: Store) -> None:
     assert store.read_pointer("heads/p") == (b"one", one)
     two = store.swap("heads/p", one, b"two")
     assert (two != one, store.get("heads/p")) == (True, b"two")
-    for stale in (one, None):
+    for outdated in (one, None):
         with pytest.raises(Conflict, match="heads/p was moved"):
-            store.swap("heads/p", stale, b"three")
+            store.swap("heads/p", outdated, b"three")
     with pytest.raises(Conflict):
         store.swap("heads/other", two, b"there is nothing to match")
     assert store.read_pointer("heads/p") == (b"two", two)
@@ -91,7 +91,7 @@ def test_probe_leaves_nothing_behind(store: Store) -> None:
 
 
 def _in_processes(number: int, work: Callable[[int], list[Any]]) -> list[Any]:
-    """What `work(0) … work(number - 1)` give, each run in a forked process."""
+    """What `work(0)` to `work(number - 1)` return, each in a forked process of its own."""
     queue = fork.SimpleQueue()
     workers = [fork.Process(target=lambda i=i: queue.put(work(i))) for i in range(number)]
     for worker in workers:
@@ -102,39 +102,40 @@ def _in_processes(number: int, work: Callable[[int], list[Any]]) -> list[Any]:
     return results
 
 
-def test_one_process_wins(store: Store) -> None:
+def test_of_several_processes_one_writes_an_object(store: Store) -> None:
     keys = [f"k/{i}" for i in range(12)]
 
-    def work(who: int) -> list[tuple[str, bytes]]:
-        mine, data = open_store(store.uri), bytes([who]) * 9000
-        return [(key, data) for key in keys if mine.put_if_absent(key, data)]
+    def work(number: int) -> list[tuple[str, bytes]]:
+        own_store, data = open_store(store.uri), bytes([number]) * 9000
+        return [(key, data) for key in keys if own_store.put_if_absent(key, data)]
 
-    won = [entry for entries in _in_processes(3, work) for entry in entries]
-    assert sorted(key for key, _ in won) == sorted(keys)
-    assert all(store.get(key) == data for key, data in won)
+    written = [entry for entries in _in_processes(3, work) for entry in entries]
+    assert sorted(key for key, _ in written) == sorted(keys)
+    assert all(store.get(key) == data for key, data in written)
 
 
-def test_one_thread_wins(store: Store) -> None:
+def test_of_several_threads_one_writes_an_object(store: Store) -> None:
     start = threading.Barrier(6)
 
-    def work(who: int) -> bool:
+    def work(number: int) -> bool:
         start.wait()
-        return store.put_if_absent("k", bytes([who]))
+        return store.put_if_absent("k", bytes([number]))
 
     with ThreadPoolExecutor(6) as pool:
-        won = list(pool.map(work, range(6)))
-    assert sum(won) == 1
-    assert store.get("k") == bytes([won.index(True)])
+        written = list(pool.map(work, range(6)))
+    assert sum(written) == 1
+    assert store.get("k") == bytes([written.index(True)])
 
 
-def test_swaps_lose_no_update(store: Store) -> None:
+def test_concurrent_swaps_lose_no_update(store: Store) -> None:
     def work(_: int) -> list[int]:
-        mine, conflicts = open_store(store.uri), 0
+        own_store, conflicts = open_store(store.uri), 0
         for _ in range(8):
             while True:
                 try:
-                    seen = mine.read_pointer("heads/count")
-                    mine.swap("heads/count", seen and seen.tag, str(int(seen.data) + 1 if seen else 1).encode())
+                    before = own_store.read_pointer("heads/count")
+                    count = int(before.data) + 1 if before else 1
+                    own_store.swap("heads/count", before and before.tag, str(count).encode())
                     break
                 except Conflict:
                     conflicts += 1
@@ -144,10 +145,12 @@ def test_swaps_lose_no_update(store: Store) -> None:
     assert store.get("heads/count") == b"24"
 
 
-# Damage: an object is altered behind the back of the store.
+# Damage: an object is altered by something else than the store.
 
 
-def _overwrite(store: Store, key: str, change: Callable[[bytes], bytes], forget_checksum: bool = False) -> None:
+def _overwrite(
+    store: Store, key: str, change: Callable[[bytes], bytes], forget_checksum: bool = False
+) -> None:
     if isinstance(store, FileStore):
         path = store._root / key
         path.write_bytes(change(path.read_bytes()))
@@ -156,7 +159,8 @@ def _overwrite(store: Store, key: str, change: Callable[[bytes], bytes], forget_
         return
     client, name = store._client, {"Bucket": store._bucket, "Key": store.prefix + key}
     answer = client.get_object(**name)
-    client.put_object(**name, Body=change(answer["Body"].read()), Metadata={} if forget_checksum else answer["Metadata"])
+    metadata = {} if forget_checksum else answer["Metadata"]
+    client.put_object(**name, Body=change(answer["Body"].read()), Metadata=metadata)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +184,7 @@ def test_damage_is_reported_and_kept(store: Store, change: Callable[[bytes], byt
     assert store.exists("k")
     assert not store.put_if_absent("k", b"new")
     assert not store.ensure("k", lambda: b"new")
-    if isinstance(store, FileStore):  # on S3 the tag already tells
+    if isinstance(store, FileStore):  # on S3, the tag of the altered object is another
         with pytest.raises(Damaged):
             store.swap("k", tag, b"new")
         assert (store._root / "k").read_bytes() == change(b"precious")
@@ -212,7 +216,9 @@ def _good(key: str) -> bool:
 
 
 @settings(deadline=None, max_examples=80)
-@given(st.one_of(st.text(max_size=20), st.text("a./\\\n\0~ é", max_size=8)).filter(lambda key: not _good(key)))
+@given(
+    st.one_of(st.text(max_size=20), st.text("a./\\\n\0~ é", max_size=8)).filter(lambda key: not _good(key))
+)
 def test_bad_keys(key: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         _assert_refused(open_store(Path(folder, "store").as_uri()), key)
@@ -220,13 +226,33 @@ def test_bad_keys(key: str) -> None:
 
 
 def test_bad_keys_everywhere(store: Store) -> None:
-    for key in ("", ".", "..", "/etc/passwd", "a/../b", "a//b", "a/", "a\n", "a b", ".lock", "a/.k.sha256", "x" * 201, "x/" * 400 + "x"):
+    for key in (
+        "",
+        ".",
+        "..",
+        "/etc/passwd",
+        "a/../b",
+        "a//b",
+        "a/",
+        "a\n",
+        "a b",
+        ".lock",
+        "a/.k.sha256",
+        "x" * 201,
+        "x/" * 400 + "x",
+    ):
         _assert_refused(store, key)
 
 
 def _assert_refused(store: Store, key: str) -> None:
     make = pytest.fail
-    for call in (store.get, store.exists, store.read_pointer, lambda k: store.put_if_absent(k, b""), lambda k: store.ensure(k, make)):
+    for call in (
+        store.get,
+        store.exists,
+        store.read_pointer,
+        lambda k: store.put_if_absent(k, b""),
+        lambda k: store.ensure(k, make),
+    ):
         with pytest.raises(StoreError, match=r"found key .*, expected names"):
             call(key)
     with pytest.raises(StoreError, match="found key"):
@@ -250,11 +276,13 @@ def _assert_refused(store: Store, key: str) -> None:
     ],
 )
 def test_bad_uris(uri: str) -> None:
-    with pytest.raises(StoreError, match=r"expected file:///absolute/folder or s3://bucket/prefix \(option `store`\)"):
+    with pytest.raises(
+        StoreError, match=r"expected file:///absolute/folder or s3://bucket/prefix \(option `store`\)"
+    ):
         open_store(uri)
 
 
-def test_an_endpoint_makes_no_sense_for_a_folder(tmp_path: Path) -> None:
+def test_a_folder_has_no_endpoint(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="endpoint"):
         open_store(tmp_path.as_uri(), endpoint_url="http://127.0.0.1")
 
@@ -263,20 +291,20 @@ def test_an_endpoint_makes_no_sense_for_a_folder(tmp_path: Path) -> None:
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "file").write_text("a file, not a folder")
     for root in (tmp_path / "file", tmp_path / "file/store", Path("/proc/apportion")):
         with pytest.raises(StoreError, match=rf"{root} cannot be used .*option `store`"):
             open_store(root.as_uri()).probe()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write to every folder")
 def test_read_only_folder(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(StoreError, match="option `store`"):
         open_store(tmp_path.as_uri()).probe()
 
 
-def test_a_key_is_no_folder_of_another(tmp_path: Path) -> None:
+def test_a_key_cannot_be_a_folder_of_another(tmp_path: Path) -> None:
     store = open_store(tmp_path.as_uri())
     store.put_if_absent("a/b", b"1")
     store.put_if_absent("c", b"1")
@@ -285,7 +313,7 @@ def test_a_key_is_no_folder_of_another(tmp_path: Path) -> None:
             store.ensure(key, lambda: b"2")
 
 
-def test_probe_sweeps_old_temporaries_only(tmp_path: Path) -> None:
+def test_probe_removes_old_temporary_files_only(tmp_path: Path) -> None:
     old, new = tmp_path / "a/.k.0.tmp", tmp_path / "a/.k.1.tmp"
     old.parent.mkdir()
     for path in (old, new):
@@ -296,7 +324,8 @@ def test_probe_sweeps_old_temporaries_only(tmp_path: Path) -> None:
 
 
 def _at_lines(lines: range, act: Callable[[], object], work: Callable[[], object]) -> bool:
-    """Run `work` and `act` just before these of its executed lines of apportion.store; False if it ended before the first."""
+    """Runs `work`, and `act` just before each of these of its lines in apportion.store, counted as executed;
+    False where `work` ended before the first of them."""
     count = -1
 
     def trace(frame: Any, event: str, arg: object) -> Any:
@@ -306,7 +335,7 @@ def _at_lines(lines: range, act: Callable[[], object], work: Callable[[], object
         if event == "line":
             count += 1
             if count in lines:
-                act()  # itself not traced
+                act()  # this call is not traced
         return trace
 
     before = sys.gettrace()
@@ -326,8 +355,15 @@ def _killed_at_line(line: int, work: Callable[[], object]) -> bool:
     return os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
+@pytest.fixture
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fsync is for power failures, and takes time; what a killed process has written is not lost."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
 def _kill_points(root: Path, work: Callable[[Store], object]) -> Iterator[Store]:
-    """A store after `work` was killed at its first line, its second, … until it was not killed any more."""
+    """A new store after `work` was killed at its first line, then one after it was killed at its second line,
+    and so on; the last is one after it was not killed."""
     for line in range(1000):
         store = open_store((root / str(line)).as_uri())
         store.swap("heads/p", None, b"old")
@@ -338,16 +374,19 @@ def _kill_points(root: Path, work: Callable[[Store], object]) -> Iterator[Store]
             return
 
 
+@pytest.mark.usefixtures("no_fsync")
 def test_put_killed_at_every_line(tmp_path: Path) -> None:
     seen = set()
     for store in _kill_points(tmp_path, lambda store: store.put_if_absent("k", b"whole")):
-        seen.add(whole := store.exists("k"))
+        whole = store.exists("k")
+        seen.add(whole)
         assert ("k" in store.list()) == whole
         assert store.put_if_absent("k", b"other") != whole
         assert store.get("k") == (b"whole" if whole else b"other")
     assert seen == {True, False}
 
 
+@pytest.mark.usefixtures("no_fsync")
 def test_swap_killed_at_every_line(tmp_path: Path) -> None:
     tag, seen = hashlib.sha256(b"old").hexdigest(), set()
     for store in _kill_points(tmp_path, lambda store: store.swap("heads/p", tag, b"new")):
@@ -381,6 +420,7 @@ def test_writers_killed_at_any_time(tmp_path: Path) -> None:
     assert len(list(store.list())) > 10
 
 
+@pytest.mark.usefixtures("no_fsync")
 @pytest.mark.parametrize("moves", [1, 8])
 def test_readers_see_no_damage_while_a_pointer_moves(tmp_path: Path, moves: int) -> None:
     store = open_store(tmp_path.as_uri())
@@ -390,20 +430,22 @@ def test_readers_see_no_damage_while_a_pointer_moves(tmp_path: Path, moves: int)
         tags.append(store.swap("heads/p", tags[-1], str(len(tags)).encode()))
 
     for first in range(1000):
-        if not _at_lines(range(first, first + moves), move, lambda: read.append(store.read_pointer("heads/p"))):
+        if not _at_lines(
+            range(first, first + moves), move, lambda: read.append(store.read_pointer("heads/p"))
+        ):
             break
     assert len(read) > 20
     assert all(tags[int(data)] == tag for data, tag in read)
 
 
-# S3 and servers that misbehave.
+# S3, and servers with faults.
 
 
 def test_list_goes_beyond_one_page(s3_bucket: str) -> None:
     store, keys = open_store(f"s3://{s3_bucket}"), 2 * PAGE + 3
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(lambda i: store.put_if_absent(f"many/{i:04}", b""), range(keys)))
-    store._client.put_object(Bucket=s3_bucket, Key="many/not one of ours", Body=b"")
+    store._client.put_object(Bucket=s3_bucket, Key="many/not a key", Body=b"")
     assert list(store.list("many/")) == [f"many/{i:04}" for i in range(keys)]
 
 
@@ -413,14 +455,18 @@ def test_server_without_conditional_writes_is_refused(s3_endpoint: str, s3_bucke
         headers.pop(ignored, None)
         return forward()
 
-    with proxy(s3_endpoint, strip) as url, pytest.raises(StoreError, match=rf"(?i)ignores {ignored};.*option `store`"):
+    with (
+        proxy(s3_endpoint, strip) as url,
+        pytest.raises(StoreError, match=rf"(?i)ignores {ignored};.*option `store`"),
+    ):
         open_store(f"s3://{s3_bucket}", endpoint_url=url).probe()
     assert list(open_store(f"s3://{s3_bucket}").list()) == []
 
 
 def test_server_that_denies_deletion_passes(s3_endpoint: str, s3_bucket: str) -> None:
     def deny(method: str, headers: dict[str, str], forward: Callable[[], Answer]) -> Answer:
-        return Answer(403, {}, b"<Error><Code>AccessDenied</Code></Error>") if method == "DELETE" else forward()
+        denied = Answer(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+        return denied if method == "DELETE" else forward()
 
     with proxy(s3_endpoint, deny) as url:
         open_store(f"s3://{s3_bucket}", endpoint_url=url).probe()
@@ -437,11 +483,12 @@ def test_lost_answers_and_conflicts_are_retried(s3_endpoint: str, s3_bucket: str
         if len(puts) % 3 == 1:
             return Answer(409, {}, b"<Error><Code>ConditionalRequestConflict</Code></Error>")
         answer = forward()
-        return Answer(503, {}, b"<Error><Code>ServiceUnavailable</Code></Error>") if len(puts) % 3 == 2 else answer
+        unavailable = Answer(503, {}, b"<Error><Code>ServiceUnavailable</Code></Error>")
+        return unavailable if len(puts) % 3 == 2 else answer
 
     with proxy(s3_endpoint, lose) as url:
         store = open_store(f"s3://{s3_bucket}", endpoint_url=url)
-        assert store.put_if_absent("k", b"ours")  # 409; stored, but the answer is 503; 412
+        assert store.put_if_absent("k", b"ours")  # answers: 409; 503 although it was stored; 412
         tag = store.swap("heads/p", None, b"1")
         assert store.read_pointer("heads/p") == (b"1", tag)
     assert len(puts) == 6
@@ -465,7 +512,12 @@ def test_bodies_that_break_off_are_read_again(s3_endpoint: str, s3_bucket: str) 
 
 def test_missing_bucket(s3_bucket: str) -> None:
     store = open_store(f"s3://{s3_bucket}-gone")
-    for call in (store.probe, lambda: store.put_if_absent("k", b""), lambda: list(store.list()), lambda: store.swap("k", "tag", b"")):
+    for call in (
+        store.probe,
+        lambda: store.put_if_absent("k", b""),
+        lambda: list(store.list()),
+        lambda: store.swap("k", "tag", b""),
+    ):
         with pytest.raises(StoreError, match=r"the bucket does not exist.*option `store`"):
             call()
 
@@ -490,10 +542,15 @@ def test_unreachable_endpoint(s3_bucket: str) -> None:
 
 def test_too_big_for_one_object(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("apportion.store.s3._PUT_LIMIT", 10)
-    with pytest.raises(StoreError, match="found 11 bytes, one object holds at most 10"):
+    with pytest.raises(StoreError, match="found 11 bytes, expected at most 10 in one object"):
         open_store(f"s3://{s3_bucket}").put_if_absent("k", b"x" * 11)
 
 
-def test_folders_do_without_boto3(tmp_path: Path) -> None:
-    code = f"import sys, apportion.store as s; s.open_store({tmp_path.as_uri()!r}).probe(); sys.exit('boto3' in sys.modules)"
+def test_a_folder_does_not_import_boto3(tmp_path: Path) -> None:
+    code = f"""
+import sys
+from apportion.store import open_store
+open_store({tmp_path.as_uri()!r}).probe()
+sys.exit("boto3" in sys.modules)
+"""
     assert os.spawnv(os.P_WAIT, sys.executable, [sys.executable, "-c", code]) == 0

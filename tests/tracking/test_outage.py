@@ -1,25 +1,29 @@
-"""MLflow goes away while a round is computed or published: each time one clear error, and nothing is lost."""
+"""MLflow goes away while a round is computed or published: there is one error, and nothing is lost."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
-from served import SMALL, Server, at_once, check_against_ledger, logged, made, server, told, value  # noqa: F401
-from servers import Answer, proxy, s3_bucket, s3_endpoint  # noqa: F401
+from served import SMALL, check_against_ledger, files, logged, unpublished, value
+from servers import Answer, free_port, proxy
 from tiny import fill, planned
 
 from apportion.errors import TrackingError
+from apportion.rounds.heads import head
+from apportion.rounds.round import Round
 from apportion.stages import attribute, evaluate, publish
-from apportion.stages.heads import head
-from apportion.stages.round import Round
 
-pytestmark = pytest.mark.usefixtures("at_once")
+pytestmark = pytest.mark.usefixtures("no_retries")
 
 
 class Failing:
-    """Lets so many requests pass that write something, and then none, until it is mended."""
+    """A proxy's `respond` that refuses every request after a number of requests that write.
+
+    While `left` is None it refuses none.
+    """
 
     def __init__(self, refuse: Callable[[], Answer]) -> None:
         self.left: int | None = None
@@ -37,67 +41,92 @@ class Failing:
         return forward()
 
 
-def gone() -> Answer:
-    raise ConnectionError("nobody answers")  # the connection ends without an answer
+def no_answer() -> Answer:
+    raise ConnectionError("the connection ends without an answer")
 
 
 def denied() -> Answer:
-    return Answer(403, {"Content-Type": "application/json"}, b'{"error_code": "PERMISSION_DENIED", "message": "may not"}')
+    body = b'{"error_code": "PERMISSION_DENIED", "message": "may not"}'
+    return Answer(403, {"Content-Type": "application/json"}, body)
 
 
-@pytest.mark.parametrize("refuse", [gone, denied])
-def test_mlflow_goes_away_at_any_point_of_a_publication(server: Server, s3_bucket: str, tmp_path: Path, refuse: Any) -> None:  # noqa: F811
-    """Each time one clear error, no head moved, nothing lost; at last the same run of MLflow, and the credits of a round that went well."""
-    client, experiment, failing = MlflowClient(server.url), f"failing {refuse.__name__}", Failing(refuse)
-    with proxy(server.url, failing) as url:
-        round = made(tmp_path / "work", f"s3://{s3_bucket}", url, experiment)
-        ledger = list(round.store.list("games/"))
-        for passing in (0, 1, 3, 8, 15, 22) if refuse is gone else (0, 8):
-            failing.left = passing
+@pytest.mark.parametrize("refuse", [no_answer, denied])
+def test_mlflow_goes_away_at_any_point_of_a_publication(
+    mlflow_server: str,
+    s3_bucket: str,
+    tmp_path: Path,
+    refuse: Any,
+) -> None:
+    """Each time there is one clear error, and no head has moved. In the end MLflow has one run of the round,
+    and the credits are those of a round without interruptions."""
+    client, experiment, failing = MlflowClient(mlflow_server), f"failing {refuse.__name__}", Failing(refuse)
+    with proxy(mlflow_server, failing) as url:
+        interrupted = unpublished(tmp_path / "work", f"s3://{s3_bucket}", url, experiment)
+        ledger = list(interrupted.store.list("games/"))
+        for writes in (0, 1, 3, 8, 15, 22) if refuse is no_answer else (0, 8):
+            failing.left = writes
             with pytest.raises(TrackingError) as caught:
-                publish.run(round.uri)
-            words = [f"MLflow at {url} cannot", "nothing is lost: then run the same command again", "tracking.uri"]
-            assert not [word for word in words if word not in str(caught.value)], str(caught.value)
-            assert refuse is gone or "may not" in str(caught.value) or "403" in str(caught.value)
-            assert head(round.store, "tiny") is None
-            assert not round.has("round.json")
+                publish.run(interrupted.uri)
+            message = str(caught.value)
+            assert f"MLflow at {url} cannot" in message
+            assert "tracking.uri" in message
+            assert "nothing is lost: run the same command again after that" in message
+            assert refuse is no_answer or "may not" in message or "403" in message
+            assert head(interrupted.store, "tiny") is None
+            assert not interrupted.has("round.json")
         failing.left, failing.written = None, 0
-        publish.run(round.uri)
-        assert failing.written > 22  # so the interruptions above were inside
-    assert list(round.store.list("games/")) == ledger
-    check_against_ledger(client, logged(client, experiment, round), round, tmp_path)
+        publish.run(interrupted.uri)
+        assert failing.written > 22  # so all interruptions above were within the publication
+    assert list(interrupted.store.list("games/")) == ledger
+    check_against_ledger(client, logged(client, experiment, interrupted), interrupted, tmp_path)
     if refuse is denied:
         return
-    undisturbed = made(tmp_path / "other", (tmp_path / "store").as_uri(), server.url, "undisturbed")
-    publish.run(undisturbed.uri)
-    assert undisturbed.id == round.id
+    other = unpublished(tmp_path / "other", (tmp_path / "store").as_uri(), mlflow_server, "undisturbed")
+    publish.run(other.uri)
+    assert other.id == interrupted.id
     for name in ("credits.csv", "statement.csv", "evidence.json"):
-        assert told(undisturbed)[name] == told(round)[name]
+        assert files(other)[name] == files(interrupted)[name]
 
 
-def test_mlflow_is_killed_after_three_evaluations(server: Server, s3_bucket: str, tmp_path: Path) -> None:  # noqa: F811
-    """Evaluations go on without it; the publication waits for it to come back, and then is as any other."""
-    where = (f"store=s3://{s3_bucket}", f"tracking={{uri: '{server.url}', artifacts: null, experiment: killed}}")
-    round = planned(tmp_path / "work", *SMALL, *where)
-    committed = 0
+def test_mlflow_is_down_after_three_evaluations(
+    mlflow_server: str,
+    s3_bucket: str,
+    tmp_path: Path,
+) -> None:
+    """Evaluations do not need it. The publication fails until it is back, and is then the same as any other.
 
-    def until_killed(mask: Any, name: str, seed: int) -> float:
-        nonlocal committed
-        committed += name == "fid"
-        if committed == 4:
-            server.kill()
-        return value(mask, name, seed)
+    Clients reach the server through a proxy that ends, and starts again at the same port.
+    """
+    evaluations = 0
 
-    fill(round, until_killed)
-    assert committed > 4
-    attribute.run(round.uri)
-    fill(round, value)
-    evaluate.run(round.uri)
-    with pytest.raises(TrackingError, match=r"cannot start the run of round .*nothing is lost"):
-        publish.run(round.uri)
-    assert head(round.store, "tiny") is None
-    server.start()
-    publish.run(round.uri)
-    client = MlflowClient(server.url)
-    check_against_ledger(client, logged(client, "killed", round), Round.open(round.uri), tmp_path)
-    assert head(round.store, "tiny") == round.id
+    def with_outage(members: Any, name: str, seed: int) -> float:
+        nonlocal evaluations
+        evaluations += name == "fid"
+        if evaluations == 4:
+            running.close()
+        return value(members, name, seed)
+
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    where = f"tracking={{uri: '{url}', artifacts: null, experiment: down}}"
+    with ExitStack() as running:
+        running.enter_context(proxy(mlflow_server, pass_on, port=port))
+        this_round = planned(tmp_path / "work", *SMALL, f"store=s3://{s3_bucket}", where)
+        fill(this_round, with_outage)
+        assert evaluations > 4
+        attribute.run(this_round.uri)
+        fill(this_round, value)
+        evaluate.run(this_round.uri)
+        words = r"cannot start the run of round .*Connection refused.*nothing is lost"
+        with pytest.raises(TrackingError, match=words):
+            publish.run(this_round.uri)
+        assert head(this_round.store, "tiny") is None
+        running.enter_context(proxy(mlflow_server, pass_on, port=port))
+        publish.run(this_round.uri)
+    client = MlflowClient(mlflow_server)
+    check_against_ledger(client, logged(client, "down", this_round), Round.open(this_round.uri), tmp_path)
+    assert head(this_round.store, "tiny") == this_round.id
+
+
+def pass_on(_: str, __: dict[str, str], forward: Callable[[], Answer]) -> Answer:
+    return forward()

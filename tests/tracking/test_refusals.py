@@ -1,4 +1,5 @@
-"""What the tracker refuses, in good time and in words that help."""
+"""Servers, files and options that cannot be used: each is refused within seconds, with a message that says
+how to fix it."""
 
 import os
 import shutil
@@ -14,166 +15,221 @@ from urllib.parse import unquote
 import pytest
 from mlflow import MlflowClient
 from servers import Answer, free_port, proxy
-from tiny import CONFIG, ran
 
-from apportion.config import Tracking
+from apportion import cli
+from apportion.config.tracking import TrackingOptions
 from apportion.errors import TrackingError
-from apportion.tracking import MlflowTracker, open_tracker
+from apportion.tracking import MlflowTracker, open_tracker, server
 
+CONFIG = Path(__file__).parents[2] / "configs" / "tiny.yaml"
+NOWHERE = "http://127.0.0.1:1"
 ROUND = "0123456789abcdef0123456789abcdef"
 
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+    """A port that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
 
 
-def refused(tracking: Tracking, *words: str, seconds: float = 3) -> None:
+def check_refused(tracking: TrackingOptions, *words: str, seconds: float = 3) -> None:
+    """The check fails within so many seconds, with all of these words."""
     began = time.monotonic()
     with pytest.raises(TrackingError) as caught:
         open_tracker(tracking).check()
     assert time.monotonic() - began < seconds
-    assert not [word for word in (*words, "tracking.uri=null") if word not in str(caught.value)], str(caught.value)
+    missing = [word for word in (*words, "tracking.uri=null") if word not in str(caught.value)]
+    assert not missing, str(caught.value)
+
+
+def request_variables() -> dict[str, str]:
+    """MLflow's settings of timeouts and retries, which a check changes while it runs."""
+    return {name: value for name, value in os.environ.items() if "HTTP_REQUEST" in name}
 
 
 def test_a_server_that_is_not_there(capfd: pytest.CaptureFixture[str]) -> None:
-    before = dict(os.environ)
-    refused(Tracking(uri=f"http://127.0.0.1:{free_port()}"), "http://127.0.0.1", "refused", "tracking.uri")
-    assert {name: value for name, value in os.environ.items() if "HTTP_REQUEST" in name} == {
-        name: value for name, value in before.items() if "HTTP_REQUEST" in name
-    }
+    before = request_variables()
+    options = TrackingOptions(uri=f"http://127.0.0.1:{free_port()}")
+    check_refused(options, "http://127.0.0.1", "refused", "tracking.uri")
+    assert request_variables() == before
     assert capfd.readouterr() == ("", "")
 
 
 def test_no_password_is_shown() -> None:
-    """A configuration takes none; who calls the tracker otherwise may have one in its address."""
+    """A configuration may not contain one, but a tracker can be made with any address."""
     with pytest.raises(TrackingError, match=r"http://\*\*\*@127\.0\.0\.1") as caught:
         MlflowTracker(f"http://user:hid@den@127.0.0.1:{free_port()}", None, "apportion").check()
-    assert not [word for word in ("user:", "hid@", "den@") if word in str(caught.value)]
+    for part in ("user:", "hid@", "den@"):
+        assert part not in str(caught.value)
 
 
-def test_an_answer_shows_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_token_in_an_answer_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hidden.token")
     body = b'{"error_code": "PERMISSION_DENIED", "message": "hidden.token may not"}'
     denied = Answer(403, {"Content-Type": "application/json"}, body)
-    with proxy("http://127.0.0.1:1", lambda *_: denied) as url, pytest.raises(TrackingError, match=r"\*\*\* may not") as caught:
-        open_tracker(Tracking(uri=url)).check()
+    with (
+        proxy(NOWHERE, lambda *_: denied) as url,
+        pytest.raises(TrackingError, match=r"\*\*\* may not") as caught,
+    ):
+        open_tracker(TrackingOptions(uri=url)).check()
     assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("TOKEN", "hidden\n"), ("TOKEN", "hidden\r\nX: y"), ("USERNAME", "hidden\n"), ("PASSWORD", "hid den\n")]
+    ("name", "value"),
+    [("TOKEN", "hidden\n"), ("TOKEN", "hidden\r\nX: y"), ("USERNAME", "hidden\n"), ("PASSWORD", "hid den\n")],
 )
 def test_credentials_that_http_cannot_send(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
-    """Refused before anything is sent, for the error of the library would show a token."""
+    """They are refused before any request, as the error of the library would show a token."""
     monkeypatch.setenv(f"MLFLOW_TRACKING_{name}", value)
-    asked: list[str] = []
-    with proxy("http://127.0.0.1:1", lambda method, *_: asked.append(method) or Answer(401, {}, b"")) as url:
-        for call in (lambda tracker: tracker.check(), lambda tracker: tracker.close_job("job", "FAILED")):
-            with pytest.raises(TrackingError, match=rf"HTTP cannot send in MLFLOW_TRACKING_{name}: .* `echo -n`") as caught:
-                call(open_tracker(Tracking(uri=url)))
-            assert not [word for word in ("hidden", "hid den") if word in str(caught.value)]
-    assert asked == []
+    requests: list[str] = []
+
+    def respond(method: str, *_: object) -> Answer:
+        requests.append(method)
+        return Answer(401, {}, b"")
+
+    words = rf"HTTP cannot send in MLFLOW_TRACKING_{name}: .* `echo -n`"
+    with proxy(NOWHERE, respond) as url:
+        tracker = open_tracker(TrackingOptions(uri=url))
+        for call in (tracker.check, lambda: tracker.close_job("job", "FAILED")):
+            with pytest.raises(TrackingError, match=words) as caught:
+                call()
+            assert value.strip() not in str(caught.value)
+            assert "hidden" not in str(caught.value)
+    assert requests == []
 
 
-def test_a_token_with_a_line_break_is_in_no_output_of_a_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_with_a_line_break_is_in_no_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither of a pipeline, a process with further processes, nor of the doctor."""
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "hidden\n")
-    where = ("--workdir", tmp_path, "--set", "compute.threads=1", "--set", f"tracking.uri=http://127.0.0.1:{free_port()}")
-    for command in (("-m", "pipelines", "run"), ("-m", "apportion", "doctor")):
-        code, out, err = ran(*command, CONFIG, *where)
-        told = " ".join((out + err).split())
-        assert code == 1
-        assert "MLFLOW_TRACKING_TOKEN" in told
-        assert "hidden" not in told
+    uri = f"tracking.uri=http://127.0.0.1:{free_port()}"
+    options = [str(CONFIG), "--workdir", str(tmp_path), "--set", "compute.threads=1", "--set", uri]
+    command = [sys.executable, "-m", "pipelines", "run", *options]
+    pipeline = subprocess.run(command, capture_output=True, text=True, cwd=CONFIG.parents[1])
+    monkeypatch.setattr("apportion.logs.to_terminal", lambda: None)
+    assert (pipeline.returncode, cli.main(["doctor", *options])) == (1, 1)
+    for output in (pipeline.stdout + pipeline.stderr, "".join(capsys.readouterr())):
+        assert "MLFLOW_TRACKING_TOKEN" in " ".join(output.split())
+        assert "hidden" not in output
 
 
-def test_closing_a_job_on_a_server_that_is_not_there() -> None:
-    """Some seconds, for one that is only restarting is asked again."""
-    began = time.monotonic()
-    with pytest.raises(TrackingError, match="cannot end the runs of job"):
-        open_tracker(Tracking(uri=f"http://127.0.0.1:{free_port()}")).close_job("job", "FAILED")
-    assert time.monotonic() - began < 30
+def test_closing_a_job_on_a_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are two retries, as the server may only be restarting."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+    requests: list[str] = []
+
+    def respond(method: str, *_: object) -> Answer:
+        requests.append(method)
+        raise ConnectionError("the connection ends without an answer")
+
+    with proxy(NOWHERE, respond) as url, pytest.raises(TrackingError, match="cannot end the runs of job"):
+        open_tracker(TrackingOptions(uri=url)).close_job("job", "FAILED")
+    assert requests == ["GET"] * 3
 
 
-def test_a_server_that_does_not_answer(silent_port: int) -> None:
-    refused(Tracking(uri=f"http://127.0.0.1:{silent_port}"), "timed out", seconds=8)
+def test_a_server_that_does_not_answer(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert server._SECONDS <= 4
+    monkeypatch.setattr(server, "_SECONDS", 1)
+    check_refused(TrackingOptions(uri=f"http://127.0.0.1:{silent_port}"), "timed out")
 
 
 @pytest.mark.parametrize("status", [200, 401, 404, 503])
 def test_a_server_that_is_not_mlflow_or_refuses(status: int) -> None:
-    with proxy("http://127.0.0.1:1", lambda *_: Answer(status, {"Content-Type": "text/html"}, b"<h1>Hello</h1>")) as url:
-        refused(Tracking(uri=url), "" if status == 200 else str(status), "credentials")
+    with proxy(NOWHERE, lambda *_: Answer(status, {"Content-Type": "text/html"}, b"<h1>Hello</h1>")) as url:
+        check_refused(TrackingOptions(uri=url), "" if status == 200 else str(status), "credentials")
 
 
 def test_a_name_that_does_not_resolve() -> None:
-    refused(Tracking(uri="http://no-such-host.invalid:5000"), "no-such-host.invalid", seconds=8)
+    check_refused(TrackingOptions(uri="http://no-such-host.invalid:5000"), "no-such-host.invalid", seconds=8)
 
 
-@pytest.mark.parametrize("uri", ["", "gopher://host", "http://host:port", "sqlite:///", "mysql+nothing://host/db"])
-def test_addresses_that_are_none(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "uri", ["", "gopher://host", "http://host:port", "sqlite:///", "mysql+nothing://host/db"]
+)
+def test_wrong_addresses(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(TrackingError, match=r"tracking\.uri"):
-        open_tracker(Tracking(uri=uri)).check()
+        open_tracker(TrackingOptions(uri=uri)).check()
 
 
-def test_a_file_that_is_no_database(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "mlflow.db").write_bytes(b"some notes of mine, not a database" * 99)
-    refused(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db"), "not a database", "mlflow.db", "tracking.uri")
+def test_a_file_that_is_not_a_database(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mlflow.db").write_bytes(b"some notes, and not a database" * 99)
+    check_refused(
+        TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db"), "not a database", "mlflow.db", "tracking.uri"
+    )
     assert (tmp_path / "mlflow.db").read_bytes().startswith(b"some notes")
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_database_damaged_inside(tracking: Tracking, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_database_damaged_inside(
+    tracking: TrackingOptions, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     with (tmp_path / "mlflow.db").open("r+b") as file:
         file.seek(4096)
         file.write(b"\xff" * 200_000)
-    refused(tracking, "malformed", "tracking.uri")
+    check_refused(tracking, "malformed", "tracking.uri")
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_folder_where_a_file_should_be(tmp_path: Path) -> None:
-    refused(Tracking(uri=f"sqlite:///{tmp_path}"), str(tmp_path))
+    check_refused(TrackingOptions(uri=f"sqlite:///{tmp_path}"), str(tmp_path))
     (tmp_path / "file").touch()
-    refused(Tracking(uri=f"sqlite:///{tmp_path}/file/mlflow.db"), "file")
+    check_refused(TrackingOptions(uri=f"sqlite:///{tmp_path}/file/mlflow.db"), "file")
 
 
-def test_another_programs_database_stays_as_it_is(tmp_path: Path) -> None:
+def test_another_programs_database_is_not_changed(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "songs.db") as songs:
         songs.execute("CREATE TABLE songs (title TEXT)")
     with pytest.raises(TrackingError, match=r"another program's database in .*songs\.db"):
-        open_tracker(Tracking(uri=f"sqlite:///{tmp_path}/songs.db")).check()
+        open_tracker(TrackingOptions(uri=f"sqlite:///{tmp_path}/songs.db")).check()
     assert [row[0] for row in songs.execute("SELECT name FROM sqlite_master")] == ["songs"]
 
 
-def test_a_database_of_another_mlflow(tracking: Tracking, tmp_path: Path) -> None:
+def test_a_database_of_another_mlflow(tracking: TrackingOptions, tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mlflow.db") as database:
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
-    refused(tracking, "out-of-date database schema", "mlflow db upgrade")
+    check_refused(tracking, "out-of-date database schema", "mlflow db upgrade")
 
 
-def test_a_database_that_may_only_be_read(
-    tracking: Tracking, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_database_that_can_only_be_read(
+    tracking: TrackingOptions,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     open_tracker(tracking).check()
-    uri = f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true"  # root may write a file without permission, but not this
-    refused(tracking.model_copy(update={"uri": uri}), "readonly")
+    # The permission of the file would not stop root; this mode does.
+    uri = f"sqlite:///file:{tmp_path}/mlflow.db?mode=ro&uri=true"
+    check_refused(tracking.model_copy(update={"uri": uri}), "readonly")
     assert capfd.readouterr() == ("", "")
-    assert not Path("file:").exists()  # MLflow takes the address for a path too
+    assert not Path("file:").exists()  # MLflow would make a folder of the address
 
 
-def test_artifacts_that_cannot_be_written(tracking: Tracking, tmp_path: Path) -> None:
+def test_artifacts_that_cannot_be_written(tracking: TrackingOptions, tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
-    refused(tracking.model_copy(update={"artifacts": f"{tmp_path}/taken/artifacts"}), "cannot write artifacts", "tracking.artifacts")
-    refused(tracking.model_copy(update={"artifacts": "gopher://x", "experiment": "other"}), "gopher", "tracking.artifacts")
+    check_refused(
+        tracking.model_copy(update={"artifacts": f"{tmp_path}/taken/artifacts"}),
+        "cannot write artifacts",
+        "tracking.artifacts",
+    )
+    check_refused(
+        tracking.model_copy(update={"artifacts": "gopher://x", "experiment": "other"}),
+        "gopher",
+        "tracking.artifacts",
+    )
 
 
-def test_a_deleted_experiment(tracking: Tracking) -> None:
+def test_a_deleted_experiment(tracking: TrackingOptions) -> None:
     client = MlflowClient(tracking_uri=tracking.uri)
     client.delete_experiment(client.create_experiment(tracking.experiment))
-    with pytest.raises(TrackingError, match=r"'apportion' deleted; restore it .* another tracking\.experiment"):
+    with pytest.raises(
+        TrackingError, match=r"'apportion' deleted; restore it .* another tracking\.experiment"
+    ):
         open_tracker(tracking).check()
 
 
@@ -184,11 +240,11 @@ def test_a_parameter_that_changed(tracker: MlflowTracker) -> None:
         tracker.params(run, {"seed": 1})
 
 
-def test_a_run_that_is_gone(tracker: MlflowTracker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_does_not_exist(tracker: MlflowTracker, monkeypatch: pytest.MonkeyPatch) -> None:
     for call in (
         lambda: tracker.metrics("f" * 32, {"a": 1.0}),
         lambda: tracker.artifact("f" * 32, "a", b""),
-        lambda: tracker.finish("gone"),
+        lambda: tracker.finish("no such run"),
     ):
         with pytest.raises(TrackingError, match="MLflow at sqlite"):
             call()
@@ -204,44 +260,52 @@ def test_artifacts_stay_inside_their_run(tracker: MlflowTracker) -> None:
             tracker.artifact(run, path, b"x")
 
 
-def test_a_process_killed_while_it_makes_the_database_leaves_nothing_in_the_way(
-    empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_process_killed_while_it_makes_the_database_leaves_no_file(
+    mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import mlflow.db
 
     def killed(uri: str) -> None:
-        shutil.copy(empty_database, unquote(uri.removeprefix("sqlite+pysqlite:///")))
+        shutil.copy(mlflow_database, unquote(uri.removeprefix("sqlite+pysqlite:///")))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(mlflow.db.upgrade, "callback", killed)
-    tracking = Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=f"{tmp_path}/artifacts")
+    tracking = TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=f"{tmp_path}/artifacts")
     with pytest.raises(KeyboardInterrupt):
         open_tracker(tracking).check()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_faster_of_two_processes_makes_the_database(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_processes_the_faster_makes_the_database(
+    mlflow_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import mlflow.db
 
     def slow(uri: str) -> None:
-        shutil.copy(empty_database, unquote(uri.removeprefix("sqlite+pysqlite:///")))
-        with sqlite3.connect(shutil.copy(empty_database, tmp_path / "mlflow.db")) as faster:
-            faster.execute("UPDATE experiments SET name = 'of the faster' WHERE name = 'template'")
+        shutil.copy(mlflow_database, unquote(uri.removeprefix("sqlite+pysqlite:///")))
+        with sqlite3.connect(shutil.copy(mlflow_database, tmp_path / "mlflow.db")) as faster:
+            faster.execute("UPDATE experiments SET name = 'faster' WHERE name = 'template'")
 
     monkeypatch.setattr(mlflow.db.upgrade, "callback", slow)
-    tracking = Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=f"{tmp_path}/artifacts")
+    tracking = TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db", artifacts=f"{tmp_path}/artifacts")
     open_tracker(tracking).check()
     names = {experiment.name for experiment in MlflowClient(tracking_uri=tracking.uri).search_experiments()}
-    assert names == {"Default", "of the faster", "apportion"}
+    assert names == {"Default", "faster", "apportion"}
 
 
 def test_sqlite_without_all_of_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sqlalchemy.engine", None)  # as with mlflow-skinny
     with pytest.raises(TrackingError, match=r"pip install 'apportion\[tracking\]'"):
-        open_tracker(Tracking(uri=f"sqlite:///{tmp_path}/mlflow.db")).check()
+        open_tracker(TrackingOptions(uri=f"sqlite:///{tmp_path}/mlflow.db")).check()
 
 
 def test_importing_the_tracker_imports_nothing_of_mlflow() -> None:
-    code = "import sys, apportion.tracking as t; t.open_tracker(t.Tracking()); print([m for m in sys.modules if m.startswith('mlflow')])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-    assert found.stdout == b"[]\n"
+    code = """
+import sys
+from apportion.config.tracking import TrackingOptions
+from apportion.tracking import open_tracker
+open_tracker(TrackingOptions())
+print([name for name in sys.modules if name.startswith("mlflow")])
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert process.stdout == b"[]\n"

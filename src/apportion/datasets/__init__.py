@@ -1,34 +1,45 @@
 """Training images and who gave them."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from apportion.config import Folder, OpenMoji
+from apportion.config.data import Folder, OpenMoji
 from apportion.datasets import folder, openmoji
 from apportion.datasets.contribution import SHOWN, Contribution
 
 SOURCES: dict[str, Any] = {"openmoji": openmoji.load, "folder": folder.load}
 
 
-def load(data: OpenMoji | Folder) -> list[Contribution]:
-    """The contributions that `data` describes, at least two, sorted by contributor. Raises DataError or ConfigError."""
+def load(data: OpenMoji | Folder, condition: str | None = None) -> list[Contribution]:
+    """The contributions that `data` describes, at least two, sorted by contributor.
+
+    condition: "label" where models are conditioned on labels, which then are part of the data hash. Raises
+    DataError or ConfigError.
+    """
     contributions: list[Contribution] = SOURCES[data.source](data)
+    if condition == "label":
+        contributions = [replace(contribution, conditioned=True) for contribution in contributions]
     return sorted(contributions, key=lambda contribution: contribution.name)
 
 
 def duplicates(contributions: Iterable[Contribution]) -> list[str]:
-    """Warnings about images that several contributors gave: the first few by name, then how many in all. Empty if none.
+    """Warnings about images that several contributors gave: one for each of the first SHOWN images, then one
+    with the number of all. Empty where there are none.
 
-    Contributions are looked at one by one: none needs to stay in memory.
+    Contributions are read one by one, so that they need not be in memory together.
     """
-    givers: dict[str, dict[str, str]] = {}
+    titles_by_image: dict[str, dict[str, str]] = {}
     for contribution in contributions:
         for pixels, title in zip(contribution.pixel_hashes, contribution.titles, strict=True):
-            givers.setdefault(pixels, {}).setdefault(contribution.name, title)
-    shared = sorted(list(titles.items()) for titles in givers.values() if len(titles) > 1)
+            titles_by_image.setdefault(pixels, {}).setdefault(contribution.name, title)
+    shared = sorted(list(titles.items()) for titles in titles_by_image.values() if len(titles) > 1)
     warnings = [_warning(titles) for titles in shared[:SHOWN]]
     if len(shared) > SHOWN:
-        warnings.append(f"{len(shared)} images in all were given by more than one contributor; the first {SHOWN} are named above")
+        warnings.append(
+            f"{len(shared)} images in all were given by more than one contributor; the first {SHOWN} are "
+            "named above"
+        )
     return warnings
 
 

@@ -1,7 +1,9 @@
-"""A user's own images: one sub-folder per contributor, or a CSV or parquet manifest `path,contributor[,label][,joined]`.
+"""A user's own images: one sub-folder per contributor, or a CSV or parquet table
+`path,contributor[,label][,joined]` (docs/images.md).
 
-Every image becomes RGB of one size: the EXIF orientation is applied, transparency is composed on white, 16-bit grey is scaled to 8 bits, an
-animation gives its first frame, colour profiles are not applied. Nothing outside the folder (for a manifest: its folder) is ever read.
+Every image becomes RGB of one size: the EXIF orientation is applied, transparency is composed on white,
+16-bit grey is scaled to 8 bits, and only the first frame of an animation is used. Colour profiles are not
+applied. No file outside the folder, or outside the folder of the table, is ever read.
 """
 
 import csv
@@ -20,7 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from apportion.config import Folder
+from apportion.config.data import Folder
 from apportion.datasets.contribution import Contribution, enough, first, refuse
 from apportion.errors import DataError
 from apportion.progress import bar
@@ -28,17 +30,25 @@ from apportion.progress import bar
 log = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # the content decides, whatever the suffix; no other decoder of Pillow is ever entered
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
+"""The decoders that Pillow may use. The content of a file decides which, whatever its suffix."""
 LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
-REQUIRED, OPTIONAL = ("path", "contributor"), ("label", "joined")
+"""Files and folders that operating systems leave behind."""
+REQUIRED = ("path", "contributor")
+OPTIONAL = ("label", "joined")
 NAME_LENGTH = 100
-LARGEST = 80_000_000  # pixels; a larger image is a decompression bomb or of no use at a side of 1024
+LARGEST = 80_000_000
+"""Pixels. A larger image is a decompression bomb, or far larger than data.resolution can be."""
 
 UNFIT = {
-    "unreadable": "files that cannot be read as images, expected whole {suffixes}: replace or remove them (data.path)",
-    "size": "images of another size, expected {side}x{side}: set data.resize=crop to crop and shrink them (data.resolution)",
-    "small": "images smaller than {side}x{side}, which nothing is enlarged to: remove them or lower data.resolution",
+    "unreadable": "files that cannot be read as images, expected complete {suffixes}: replace or remove them "
+    "(data.path)",
+    "size": "images of another size, expected {side}x{side}: set data.resize=crop to crop and shrink them "
+    "(data.resolution)",
+    "small": "images smaller than {side}x{side}, expected that size or more, because no image is enlarged: "
+    "remove them or lower data.resolution",
 }
+"""The kinds of image that cannot be used, and how the error lists them."""
 
 
 class UnfitError(DataError):
@@ -50,7 +60,7 @@ class UnfitError(DataError):
 
 
 class Entry(NamedTuple):
-    """An image to read; `title` is its path below the folder, `row` where the manifest lists it."""
+    """An image to read. title: its path below the folder. row: where the table lists it."""
 
     contributor: str
     file: Path
@@ -60,8 +70,8 @@ class Entry(NamedTuple):
     row: str = ""
 
 
-class Table(NamedTuple):
-    """A manifest as text; `rows` pairs where a row is with its cells, None or "" where nothing is given."""
+class SampleTable(NamedTuple):
+    """A table as text. rows: where each row is, and its cells; an empty cell is None or ""."""
 
     columns: list[str]
     rows: list[tuple[str, list[str | None]]]
@@ -70,21 +80,27 @@ class Table(NamedTuple):
 def load(data: Folder) -> list[Contribution]:
     """One contribution per contributor, sorted by name.
 
-    Raises DataError, which lists the first problems of a kind: names that are no names, files that are no images or lie outside, unreadable
-    images, wrong sizes (data.resize, data.resolution), too few images (data.min_images), fewer than two contributors.
+    Raises DataError, which lists the first problems of each kind: unusable names, files that are not images
+    or lie outside the folder, unreadable images, wrong sizes (data.resize, data.resolution), too few images
+    (data.min_images), fewer than two contributors.
     """
     try:
         path = Path(data.path).expanduser()
-        gifts = _folders(path.resolve()) if path.is_dir() else _manifest(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: ~ of an unknown user, or folders nested without end
+        entries = _from_folders(path.resolve()) if path.is_dir() else _from_table(path)
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # RuntimeError: ~ of an unknown user, or endlessly nested folders
         raise DataError(f"cannot read {data.path} (data.path): {error}") from error
-    _refuse_names(list(gifts))
-    enough({name: len(entries) for name, entries in gifts.items()}, data.min_images)
-    pixels = _pixels([entry for entries in gifts.values() for entry in entries], data)
-    return [_contribution(name, gifts[name], pixels, data.flip) for name in sorted(gifts)]
+    _refuse_names(list(entries))
+    enough({name: len(own) for name, own in entries.items()}, data.min_images)
+    pixels = _pixels([entry for own in entries.values() for entry in own], data)
+    return [_contribution(name, entries[name], pixels, data.flip) for name in sorted(entries)]
 
 
-def _contribution(name: str, entries: Sequence[Entry], pixels: dict[Path, NDArray[np.uint8]], flip: bool) -> Contribution:
+def _contribution(
+    name: str, entries: Sequence[Entry], pixels: dict[Path, NDArray[np.uint8]], flip: bool
+) -> Contribution:
     labels = tuple(entry.label for entry in entries)
     return Contribution(
         name=name,
@@ -99,22 +115,29 @@ def _contribution(name: str, entries: Sequence[Entry], pixels: dict[Path, NDArra
 # One sub-folder per contributor
 
 
-def _folders(root: Path) -> dict[str, list[Entry]]:
+def _from_folders(root: Path) -> dict[str, list[Entry]]:
     """Entries by contributor; a contributor with an empty folder has none."""
-    found = sorted(root.iterdir())
-    givers = [path for path in found if not _hidden(path)]
-    if passed := [repr(path.name) for path in found if path.name.startswith(".") and _holds_images(path)]:
-        log.warning("hidden folders are no contributors, and %s hold images: rename what is one (data.path)", ", ".join(passed))
-    if not givers:
+    paths = sorted(root.iterdir())
+    hidden = [repr(path.name) for path in paths if path.name.startswith(".") and _holds_images(path)]
+    if hidden:
+        log.warning(
+            "hidden folders are ignored, but %s hold images: rename a folder that is a contributor's "
+            "(data.path)",
+            ", ".join(hidden),
+        )
+    folders = [path for path in paths if not _is_hidden(path)]
+    if not folders:
         raise DataError(f"found no folders in {root}, expected one per contributor (data.path)")
-    strays = [repr(path.name) for path in givers if not path.is_dir() or path.is_symlink()]
-    refuse(strays, f"files or links in {root}", "only folders there, one per contributor (data.path)")
-    gifts: dict[str, list[Entry]] = {}
-    for giver in givers:
-        files = [Entry(_composed(giver.name), file, _printable(file.relative_to(root).as_posix())) for file in _files(giver)]
-        gifts.setdefault(_composed(giver.name), []).extend(files)
-    _refuse_files([entry for entries in gifts.values() for entry in entries], root)
-    return gifts
+    others = [repr(path.name) for path in folders if not path.is_dir() or path.is_symlink()]
+    refuse(others, f"files or links in {root}", "only folders there, one per contributor (data.path)")
+    entries: dict[str, list[Entry]] = {}
+    for folder in folders:
+        name = _composed(folder.name)
+        own = entries.setdefault(name, [])
+        for file in _files(folder):
+            own.append(Entry(name, file, _printable(file.relative_to(root).as_posix())))
+    _refuse_files([entry for own in entries.values() for entry in own], root)
+    return entries
 
 
 def _holds_images(folder: Path) -> bool:
@@ -122,121 +145,150 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Everything below a folder that is not a folder itself. A link to a folder is not followed, because it
+    may lead in a circle; it is refused later, because it is not a file."""
     for path in sorted(folder.iterdir()):
-        if _hidden(path):
+        if _is_hidden(path):
             continue
-        if path.is_dir() and not path.is_symlink():  # a link to a folder may run in circles: it is given out, to be refused as no file
+        if path.is_dir() and not path.is_symlink():
             yield from _files(path)
         else:
             yield path
 
 
-def _hidden(path: Path) -> bool:
+def _is_hidden(path: Path) -> bool:
     return path.name.startswith(".") or path.name.lower() in LITTER
 
 
-# A manifest
+# A table
 
 
-def _manifest(path: Path) -> dict[str, list[Entry]]:
+def _from_table(path: Path) -> dict[str, list[Entry]]:
+    """Entries by contributor."""
     if path.suffix.lower() not in READERS or not path.is_file():
-        raise DataError(f"found no folder and no .csv or .parquet manifest at {path}, expected one of them (data.path)")
+        raise DataError(
+            f"found no folder and no .csv or .parquet table at {path}, expected one of them (data.path)"
+        )
     try:
         table = READERS[path.suffix.lower()](path)
     except (ValueError, csv.Error, pa.ArrowException) as error:
-        raise DataError(f"cannot read the manifest {path} (data.path): {error}") from error
+        raise DataError(f"cannot read the table {path} (data.path): {error}") from error
     root = path.parent.resolve()
-    entries = _entries(table, path, root)
-    _refuse_rows(entries, path, root)
-    gifts: dict[str, list[Entry]] = {}
-    for entry in entries:
-        gifts.setdefault(entry.contributor, []).append(entry)
-    return gifts
+    rows = _entries(table, path, root)
+    _refuse_rows(rows, path, root)
+    entries: dict[str, list[Entry]] = {}
+    for entry in rows:
+        entries.setdefault(entry.contributor, []).append(entry)
+    return entries
 
 
-def _csv(path: Path) -> Table:
+def _csv(path: Path) -> SampleTable:
     with path.open(encoding="utf-8-sig", newline="") as text:
         reader = csv.reader(text, strict=True)
         columns = next(reader, [])
-        return Table(columns, [(f"line {reader.line_num}", list(cells)) for cells in reader if cells])
+        return SampleTable(columns, [(f"line {reader.line_num}", list(cells)) for cells in reader if cells])
 
 
-def _parquet(path: Path) -> Table:
+def _parquet(path: Path) -> SampleTable:
     table = pq.ParquetFile(path, pre_buffer=False).read(use_threads=False)
     columns = [column.cast(pa.string()).to_pylist() for column in table.columns]
-    return Table(table.column_names, [(f"row {i}", list(cells)) for i, cells in enumerate(zip(*columns, strict=True), 1)])
+    rows = [(f"row {i}", list(cells)) for i, cells in enumerate(zip(*columns, strict=True), 1)]
+    return SampleTable(table.column_names, rows)
 
 
 READERS = {".csv": _csv, ".parquet": _parquet}
 
 
-def _entries(table: Table, path: Path, root: Path) -> list[Entry]:
-    """The rows as entries, once each has what it must have; where the paths lead is not checked yet."""
+def _entries(table: SampleTable, path: Path, root: Path) -> list[Entry]:
+    """The rows as entries. Raises DataError where columns or cells are missing or malformed; whether the
+    paths lead to images is not checked yet."""
     _refuse_columns(table.columns, path)
     ragged = [row for row, cells in table.rows if len(cells) != len(table.columns)]
     refuse(ragged, f"rows in {path} of another length than its header", f"{len(table.columns)} cells")
     rows = {row: dict(zip(table.columns, cells, strict=True)) for row, cells in table.rows}
-    missing = [f"{row}: no {column}" for row, cells in rows.items() for column in REQUIRED if not cells[column]]
+
+    missing = []
+    for row, cells in rows.items():
+        missing += [f"{row}: no {column}" for column in REQUIRED if not cells[column]]
     refuse(missing, f"empty cells in {path}", "a path and a contributor in every row")
-    climbing = [f"{row}: {cells['path']!r:.200}" for row, cells in rows.items() if _climbs(PurePath(str(cells["path"])))]
-    refuse(climbing, f"paths in {path} that are absolute or contain '..'", "paths relative to the manifest's folder")
+
+    paths = {row: str(cells["path"]) for row, cells in rows.items()}
+    leaving = [f"{row}: {text!r:.200}" for row, text in paths.items() if _may_leave(PurePath(text))]
+    expected = "paths relative to the folder of the table"
+    refuse(leaving, f"paths in {path} that are absolute or contain '..'", expected)
+
     days = {row: _day(cells.get("joined") or "") for row, cells in rows.items()}
-    wrong = [f"{row}: {rows[row]['joined']!r:.80}" for row, day in days.items() if day is None]
-    refuse(wrong, f"entries under 'joined' in {path} that are no dates", "dates like 2026-01-31, or nothing")
+    malformed = [f"{row}: {rows[row]['joined']!r:.80}" for row, day in days.items() if day is None]
+    refuse(malformed, f"malformed dates under 'joined' in {path}", "dates like 2026-01-31, or empty cells")
+
     return [
-        Entry(_composed(str(cells["contributor"])), root / str(cells["path"]), _printable(str(cells["path"])),
-              cells.get("label") or None, days[row] or None, row)
+        Entry(
+            contributor=_composed(str(cells["contributor"])),
+            file=root / paths[row],
+            title=_printable(paths[row]),
+            label=cells.get("label") or None,
+            joined=days[row] or None,
+            row=row,
+        )
         for row, cells in rows.items()
-    ]  # fmt: skip
+    ]
 
 
 def _refuse_columns(columns: list[str], path: Path) -> None:
     known = {*REQUIRED, *OPTIONAL}
     if not set(REQUIRED) <= set(columns) <= known or len(set(columns)) < len(columns):
-        raise DataError(f"found the columns {columns} in {path}, expected {', '.join(REQUIRED)} and, if need be, {', '.join(OPTIONAL)}")
+        raise DataError(
+            f"found the columns {columns} in {path}, expected {', '.join(REQUIRED)} and, optionally, "
+            f"{', '.join(OPTIONAL)}"
+        )
 
 
 def _day(text: str) -> str | None:
-    """The ISO date in a date or a time; "" where there is none, None where it cannot be understood."""
+    """The ISO date of a text that is a date or a time; "" for an empty text, None for a malformed one."""
     try:
         return text and datetime.fromisoformat(text).date().isoformat()
     except ValueError:
         return None
 
 
-def _climbs(path: PurePath) -> bool:
+def _may_leave(path: PurePath) -> bool:
     return path.is_absolute() or ".." in path.parts
 
 
 def _refuse_rows(entries: Sequence[Entry], path: Path, root: Path) -> None:
     if not entries:
         raise DataError(f"found no rows in {path}, expected one per image (data.path)")
-    given = Counter((entry.contributor, entry.file) for entry in entries)
-    twice = [f"{entry.row}: {entry.title:.200}" for entry in entries if given[entry.contributor, entry.file] > 1]
-    refuse(twice, f"rows in {path} that repeat an image of one contributor", "one row per image")
+    times = Counter((entry.contributor, entry.file) for entry in entries)
+    repeated = [
+        f"{entry.row}: {entry.title:.200}" for entry in entries if times[entry.contributor, entry.file] > 1
+    ]
+    refuse(repeated, f"rows in {path} that repeat an image of one contributor", "one row per image")
     _refuse_files(entries, root)
 
 
-# What both ways of giving images must satisfy
+# Checks of names and files, for folders and tables
 
 
 def _refuse_names(names: Sequence[str]) -> None:
-    wrong = [f"{name!r:.120}" for name in names if not _is_name(name)]
-    refuse(wrong, "contributor names that cannot be used", f"1 to {NAME_LENGTH} printable characters, no / or \\, no space at either end")
+    unusable = [f"{name!r:.120}" for name in names if not _is_name(name)]
+    expected = f"1 to {NAME_LENGTH} printable characters, no / or \\, no space at either end"
+    refuse(unusable, "contributor names that cannot be used", expected)
 
 
 def _is_name(name: str) -> bool:
-    plain = name.isprintable() and name == name.strip() and not {"/", "\\"} & set(name)
-    return plain and 0 < len(name) <= NAME_LENGTH and name not in {".", ".."}
+    characters_fit = name.isprintable() and name == name.strip() and not {"/", "\\"} & set(name)
+    return characters_fit and 0 < len(name) <= NAME_LENGTH and name not in {".", ".."}
 
 
 def _composed(name: str) -> str:
-    """One spelling of accents: file systems and spreadsheets differ there, and a contributor must keep one name over the rounds."""
+    """The name with composed accents: file systems and spreadsheets differ in how they write accents, and a
+    contributor must have the same name in all rounds."""
     return normalize("NFC", name)
 
 
 def _printable(text: str) -> str:
-    """The text with line ends, escapes and undecodable bytes spelled out: titles are shown in terminals and written as UTF-8."""
+    """The text with line ends, control characters and undecodable bytes as escape sequences, because titles
+    are shown in terminals and written as UTF-8."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -244,15 +296,16 @@ def _refuse_files(entries: Sequence[Entry], root: Path) -> None:
     outside = [f"{entry.title:.200}" for entry in entries if not _inside(entry.file, root)]
     refuse(outside, f"paths that lead outside {root}", "files inside it (data.path)")
     absent = [f"{entry.title:.200}" for entry in entries if not entry.file.is_file()]
-    refuse(absent, f"paths in {root} without a file behind them", "one image file each; links to folders are not followed (data.path)")
+    expected = "one image file each; links to folders are not followed (data.path)"
+    refuse(absent, f"paths in {root} that lead to no file", expected)
     others = [f"{entry.title:.200}" for entry in entries if entry.file.suffix.lower() not in SUFFIXES]
-    refuse(others, f"files in {root} that are no images", f"only {', '.join(SUFFIXES)} (data.path)")
+    refuse(others, f"files in {root} that are not images", f"only {', '.join(SUFFIXES)} (data.path)")
 
 
 def _inside(file: Path, root: Path) -> bool:
     try:
         return file.resolve().is_relative_to(root)
-    except (OSError, RuntimeError, ValueError):  # links in a circle, or a name that no file can have
+    except (OSError, RuntimeError, ValueError):  # links in a circle, or an impossible file name
         return False
 
 
@@ -260,7 +313,7 @@ def _inside(file: Path, root: Path) -> bool:
 
 
 def _pixels(entries: Sequence[Entry], data: Folder) -> dict[Path, NDArray[np.uint8]]:
-    """Every file's image (side, side, 3), or one DataError about all that are unfit."""
+    """The image (side, side, 3) of every file. Raises one DataError about all images that cannot be used."""
     pixels: dict[Path, NDArray[np.uint8]] = {}
     unfit: dict[str, list[str]] = {kind: [] for kind in UNFIT}
     with bar(len(entries), "read", "image") as progress:
@@ -271,29 +324,37 @@ def _pixels(entries: Sequence[Entry], data: Folder) -> dict[Path, NDArray[np.uin
                 unfit[error.kind].append(f"{entry.title}: {error}")
             progress.update()
     words = {"side": data.resolution, "suffixes": ", ".join(SUFFIXES)}
-    messages = [
-        "\n  ".join([f"found {len(found)} {UNFIT[kind].format(**words)}:", *first(found)]) for kind, found in unfit.items() if found
-    ]
+    messages = []
+    for kind, problems in unfit.items():
+        if problems:
+            heading = f"found {len(problems)} {UNFIT[kind].format(**words)}:"
+            messages.append("\n  ".join([heading, *first(problems)]))
     if messages:
         raise DataError("\n".join(messages))
     return pixels
 
 
 def picture(file: Path) -> Image.Image:
-    """A file's image as RGB: upright, on white, the first frame. Raises UnfitError where it cannot be decoded or is too large."""
+    """The image of a file as RGB: upright, on white, the first frame. Raises UnfitError where it cannot be
+    decoded or is too large."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # LARGEST, below, refuses what it warns of
+            # Pillow warns of images that LARGEST refuses below.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
                 if image.width * image.height > LARGEST:
-                    raise ValueError(f"{image.width}x{image.height} pixels, expected at most {LARGEST} (a decompression bomb?)")
+                    raise ValueError(
+                        f"{image.width}x{image.height} pixels, expected at most {LARGEST} (a decompression "
+                        "bomb?)"
+                    )
                 return _on_white(ImageOps.exif_transpose(image))
-    except Exception as error:  # Pillow's decoders raise whatever the damage makes them trip over
+    except Exception as error:  # the decoders of Pillow raise errors of any kind for damaged files
         raise UnfitError("unreadable", f"{type(error).__name__}: {error}") from error
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):  # Pillow would clip 16 bits to 8, which leaves all but the darkest grey white
+    if image.mode.startswith("I;16"):
+        # Pillow would clip 16 bits to 8, which makes all but the darkest grey white.
         image = _eight_bits(image)
     if not image.has_transparency_data:
         return image.convert("RGB")
@@ -309,7 +370,8 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def fitted(image: Image.Image, data: Folder) -> Image.Image:
-    """The image at data.resolution: as it is or, with data.resize=crop, its middle square shrunk. Raises UnfitError."""
+    """The image at data.resolution: as it is or, with data.resize=crop, its middle square scaled down. Raises
+    UnfitError for an image of another size that must not be cropped, or that is smaller."""
     width, height = image.size
     side = min(width, height)
     if side < data.resolution:

@@ -1,1 +1,1 @@
-"""Diffusion models: build, train, prune, remove contributors, sample."""
+"""Diffusion models: their families, training, removal of contributors, sampling."""

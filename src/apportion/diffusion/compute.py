@@ -1,4 +1,5 @@
-"""Where and how exactly the arithmetic runs: device, precision, threads, and generators that depend on nothing but their key."""
+"""Where and how exactly the arithmetic runs: device, precision and threads; and random number generators that
+depend on their key alone."""
 
 import contextlib
 import hashlib
@@ -18,6 +19,7 @@ class Compute:
     precision: str
 
     def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """A context in which matrix products have this precision."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     @property
@@ -29,30 +31,27 @@ class Compute:
 
 
 def prepare(device: str, precision: str, threads: int) -> Compute:
-    """The compute of this process. Sets the number of threads: the order of a parallel sum is part of a bit-identical result."""
+    """The device and precision of this process. Also sets the number of CPU threads, because the order of a
+    parallel sum decides the last bits of a result. Raises ConfigError where CUDA is requested and absent."""
     chosen = pick(device)
     if chosen.type == "cpu":
         torch.set_num_threads(threads)
     else:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order each time
+        # Without this, cuBLAS may sum in another order each time.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # By default, cuDNN rounds fp32 to a mantissa of 10 bits.
+        torch.backends.cudnn.allow_tf32 = precision != "fp32"
     return Compute(chosen, precision)
 
 
-def fast_bf16(device: str) -> bool:
-    """Whether training is faster in bf16 than in fp32: on a GPU, and on a processor that multiplies it itself (AMX or AVX512-BF16).
-
-    For `cuda` that is known without one: a round may be planned where there is no GPU. `cpu` and `auto` are what is found here.
-    """
-    if device == "cuda" or pick(device).type == "cuda":
-        return True
-    return bool(torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-
-
 def pick(device: str) -> torch.device:
-    """`auto` is CUDA where there is one. Raises ConfigError where CUDA is asked for and absent."""
+    """The device for `auto` (CUDA where there is a CUDA device), `cpu` or `cuda`. Raises ConfigError where
+    CUDA is requested and absent."""
     if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("found no CUDA device on this machine, expected one for compute.device: cuda; choose auto or cpu")
+        raise ConfigError(
+            "found no CUDA device on this machine, expected one for compute.device: cuda; choose auto or cpu"
+        )
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 

@@ -1,49 +1,67 @@
-"""Removal methods: how the model of a coalition is obtained. One table, one signature (METHODS.md, section 1)."""
+"""Removal methods: how weights are made for a coalition (docs/methods.md, "Games"). One table, one signature;
+their options, and the choice of weights that a coalition's images are sampled from, are in
+`apportion.config.removal`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import nn
 
-from apportion.config import Fitting, Model
-from apportion.diffusion import ddpm
+from apportion.config.removal import Finetune, SparsifiedFinetune
 from apportion.diffusion.compute import Compute
-from apportion.diffusion.images import Images
-from apportion.diffusion.train import Ticker, fit
+from apportion.diffusion.family import Family, family_of
+from apportion.diffusion.images import TrainingImages
+from apportion.diffusion.train import fit
+from apportion.progress import Ticker
+from apportion.records import Recipe
 
 
 @dataclass(frozen=True)
 class Case:
-    """One coalition's model to make: what it may start from, the images that are kept, and how to fit them."""
+    """One set of weights to make: by which recipe, from which model (None: random weights), on which
+    images."""
 
-    base: UNet2DModel | None
-    model: Model
-    resolution: int
-    kept: Images
-    fitting: Fitting
+    recipe: Recipe
+    start: nn.Module | None
+    kept: TrainingImages
     seed: int
     compute: Compute
     tick: Ticker | None = None
 
-    def untrained(self) -> UNet2DModel:
-        return ddpm.build(self.model, self.resolution, self.seed).eval()
+    @property
+    def family(self) -> Family:
+        return family_of(self.recipe.model)
+
+    def untrained(self) -> nn.Module:
+        """A model with random weights."""
+        return self.family.build(self.recipe.model, self.recipe.resolution, self.seed).eval()
 
 
-def retrain(case: Case) -> UNet2DModel:
-    """Trains from scratch on the kept images: the ground truth."""
-    return fit(case.untrained(), case.kept, case.fitting, case.seed, case.compute, case.tick)
+def retrain(case: Case) -> nn.Module:
+    """Trains from random weights on the kept images: the ground truth."""
+    if case.recipe.train is None:
+        raise ValueError("found no training options in the recipe, expected those of section train")
+    train = case.recipe.train
+    return fit(case.family, case.untrained(), case.kept, train, case.seed, case.compute, case.tick)
 
 
-def finetune(case: Case) -> UNet2DModel:
-    """Continues from the base model, in place, on the kept images. With a pruned base this is the paper's sparsified fine-tuning."""
-    if case.base is None:
-        raise ValueError("found no base model, expected one to fine-tune")
-    return fit(case.base, case.kept, case.fitting, case.seed, case.compute, case.tick, "removal.fitting")
+def finetune(case: Case) -> nn.Module:
+    """Continues from the start model, in place, on the kept images. From a pruned model this is sparsified
+    fine-tuning."""
+    options = case.recipe.removal
+    if case.start is None or not isinstance(options, Finetune | SparsifiedFinetune):
+        raise ValueError("found no model or no options to fine-tune with, expected those of the game")
+    fitting, section = options.fitting, "removal.fitting"
+    return fit(case.family, case.start, case.kept, fitting, case.seed, case.compute, case.tick, section)
 
 
-REMOVALS: dict[str, Callable[[Case], UNet2DModel]] = {"retrain": retrain, "finetune": finetune, "sparsified_finetune": finetune}
+REMOVALS: dict[str, Callable[[Case], nn.Module]] = {
+    "retrain": retrain,
+    "finetune": finetune,
+    "sparsified_finetune": finetune,
+}
 
 
-def remove(method: str, case: Case) -> UNet2DModel:
-    """The model of a coalition. Of nobody's images: the untrained model, whatever the method."""
-    return REMOVALS[method](case) if len(case.kept) else case.untrained()
+def remove(case: Case) -> nn.Module:
+    """The weights for a coalition. Without images they are random, whatever the removal method."""
+    return REMOVALS[case.recipe.removal.method](case) if len(case.kept) else case.untrained()

@@ -1,108 +1,120 @@
-"""The one training loop: base models, re-tuning after pruning, retraining and fine-tuning on a coalition all run through it.
+"""The one training loop: base models, re-tuning after pruning, retraining and fine-tuning on a coalition all
+use it.
 
-Randomness is keyed by (seed, step) and never by the coalition, so coalitions with one seed see the same noise, timesteps and mirrorings:
-common random numbers, which take most of the training noise out of differences between coalitions.
+Random numbers are keyed by (seed, step) and never by the coalition, so coalitions with one seed see the same
+noise, timesteps and mirrorings: common random numbers, which take most of the training noise out of
+differences between coalitions (docs/methods.md, "Games").
 """
 
 import math
 from collections.abc import Callable
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from diffusers.training_utils import EMAModel
-from torch.nn.functional import mse_loss
+from torch import nn
 
-from apportion.config import Fitting
+from apportion.config.fitting import Fitting
 from apportion.diffusion.compute import Compute, generator
-from apportion.diffusion.ddpm import TIMESTEPS, noise_schedule
-from apportion.diffusion.images import Images
+from apportion.diffusion.family import Batch, Examples, Family
+from apportion.diffusion.images import TrainingImages
 from apportion.errors import DiffusionError
+from apportion.progress import Ticker
 
 CLIP = 1.0
-
-Ticker = Callable[[int], None]
-"""Called with the number of steps done since the last call, for a progress bar."""
+"""The largest norm of a gradient; larger ones are scaled down to it."""
 
 
 def fit(
-    unet: UNet2DModel,
-    images: Images,
+    family: Family,
+    model: nn.Module,
+    images: TrainingImages,
     fitting: Fitting,
     seed: int,
     compute: Compute,
     tick: Ticker | None = None,
     option: str = "train",
-) -> UNet2DModel:
-    """Minimises the denoising loss of [A, eq. 1] on `images`, in place, and returns the model with its averaged weights.
+) -> nn.Module:
+    """Minimises the family's mean training error on `images`, in place; returns the model with its averaged
+    weights.
 
-    The moving average starts from the weights given, with its step counter at zero: what a model knew before is forgotten at the rate
-    that the data says, not at the average's. Raises DiffusionError, naming `option`, where the fitting was told, if the model diverged.
+    The moving average starts from the weights of `model` with its step counter at zero, so that it does not
+    carry what the model learned before. Raises DiffusionError, naming `option`, the section of the
+    configuration that `fitting` is from, where the model diverged.
     """
-    unet.to(compute.device).train()
-    pixels, flip = (torch.from_numpy(part).to(compute.device) for part in (images.pixels, images.flip))
-    alphas = noise_schedule().alphas_cumprod.to(compute.device)
+    model.to(compute.device).train()
+    examples = family.encode(images, compute)
     optimiser = torch.optim.AdamW(
-        unet.parameters(), lr=fitting.lr, betas=(0.9, fitting.beta2), weight_decay=fitting.weight_decay, fused=True
+        model.parameters(),
+        lr=fitting.lr,
+        betas=(0.9, fitting.beta2),
+        weight_decay=fitting.weight_decay,
+        fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: SCHEDULES[fitting.schedule](step / fitting.steps))
-    average = EMAModel(unet.parameters(), decay=fitting.ema, foreach=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: SCHEDULES[fitting.schedule](step / fitting.steps)
+    )
+    average = EMAModel(model.parameters(), decay=fitting.ema, foreach=True)
     for step in range(fitting.steps):
-        x0 = _batch(pixels, flip, fitting.batch, seed, step)
-        loss = _loss(unet, x0, alphas, WEIGHTINGS[fitting.weighting], generator(seed, "noise", step), compute)
+        batch = _batch(examples, fitting.batch, seed, step, compute)
+        loss = _loss(
+            family, model, batch, WEIGHTINGS[fitting.weighting], generator(seed, "noise", step), compute
+        )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), CLIP, foreach=True)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP, foreach=True)
         optimiser.step()
         schedule.step()
-        average.step(unet.parameters())
+        average.step(model.parameters())
         if tick:
             tick(1)
-    average.copy_to(unet.parameters())
-    _check_finite(unet, fitting, option)
-    return unet.eval()
+    average.copy_to(model.parameters())
+    _check_finite(model, fitting, option)
+    return model.eval()
 
 
-def _check_finite(unet: UNet2DModel, fitting: Fitting, option: str) -> None:
-    parts = list(unet.parameters())
-    bad = sum(not bool(torch.isfinite(part).all()) for part in parts)
-    if bad:
+def _check_finite(model: nn.Module, fitting: Fitting, option: str) -> None:
+    tensors = list(model.parameters())
+    not_finite = sum(not bool(torch.isfinite(tensor).all()) for tensor in tensors)
+    if not_finite:
         raise DiffusionError(
-            f"found {bad} of {len(parts)} weight tensors not finite after {fitting.steps} steps, expected all finite: "
-            f"training diverged at {option}.lr = {fitting.lr:g}; lower {option}.lr"
+            f"found {not_finite} of {len(tensors)} weight tensors not finite after {fitting.steps} steps, "
+            f"expected all finite: training diverged at {option}.lr = {fitting.lr:g}; lower {option}.lr"
         )
 
 
-def _batch(pixels: torch.Tensor, flip: torch.Tensor, size: int, seed: int, step: int) -> torch.Tensor:
-    """`size` images drawn with replacement, in [-1, 1], each mirrored with probability one half where it may be."""
+def _batch(examples: Examples, size: int, seed: int, step: int, compute: Compute) -> Batch:
+    """`size` examples drawn with replacement, each mirrored with probability one half where it may be."""
     draw = generator(seed, "batch", step)
-    index = (torch.rand(size, generator=draw) * len(pixels)).long().to(pixels.device)
-    mirror = (torch.rand(size, generator=draw) < 0.5).to(pixels.device) & flip[index]
-    batch = pixels[index].float() / 127.5 - 1
-    return torch.where(mirror[:, None, None, None], batch.flip(-1), batch)
+    index = (torch.rand(size, generator=draw) * len(examples)).long().to(compute.device)
+    mirror = (torch.rand(size, generator=draw) < 0.5).to(compute.device)
+    return examples.batch(index, mirror)
 
 
 def _loss(
-    unet: UNet2DModel, x0: torch.Tensor, alphas: torch.Tensor, weighting: "Weighting", draw: torch.Generator, compute: Compute
+    family: Family,
+    model: nn.Module,
+    batch: Batch,
+    weighting: "Weighting",
+    draw: torch.Generator,
+    compute: Compute,
 ) -> torch.Tensor:
-    """Weighted mean squared error of the predicted noise at antithetic timesteps (t, T-1-t)."""
-    half = torch.randint(0, TIMESTEPS, ((len(x0) + 1) // 2,), generator=draw)
-    t = torch.cat([half, TIMESTEPS - 1 - half])[: len(x0)].to(x0.device)
+    """Weighted mean error at antithetic timesteps (t, T-1-t), with one noise for each example."""
+    x0 = batch.x0
+    half = torch.randint(0, family.timesteps, ((len(x0) + 1) // 2,), generator=draw)
+    t = torch.cat([half, family.timesteps - 1 - half])[: len(x0)].to(x0.device)
     eps = torch.randn(x0.shape, generator=draw).to(x0.device)
-    signal = alphas[t][:, None, None, None]
-    noisy = signal.sqrt() * x0 + (1 - signal).sqrt() * eps
-    with compute.autocast():
-        predicted = unet(noisy, t, return_dict=False)[0]
-    errors = mse_loss(predicted.float(), eps, reduction="none").mean(dim=(1, 2, 3))
-    return (weighting(alphas[t] / (1 - alphas[t])) * errors).mean()
+    errors = family.error(model, batch, t, eps, compute)
+    return (weighting(family.signal_to_noise(t)) * errors).mean()
 
 
 def uniform(snr: torch.Tensor) -> torch.Tensor:
-    """Every timestep alike: the simple loss of Ho et al. 2020, which the paper uses."""
+    """The same weight at every timestep: the simple loss of Ho et al. 2020."""
     return torch.ones_like(snr)
 
 
 def p2(snr: torch.Tensor) -> torch.Tensor:
-    """Less weight where little noise is left to remove (Choi et al. 2022, k = gamma = 1): shapes and colours are learned sooner."""
+    """Less weight where little noise is left to remove (Choi et al. 2022, k = gamma = 1): shapes and colours
+    are learned sooner."""
     return 1 / (1 + snr)
 
 
@@ -111,19 +123,26 @@ WEIGHTINGS: dict[str, Weighting] = {"uniform": uniform, "p2": p2}
 
 
 def one_cycle(done: float) -> float:
-    """Cosine up over the first 30 %, cosine down to nothing: Smith and Topin 2018, as torch's OneCycleLR does by default."""
+    """Up along a cosine over the first 30 %, then down to zero along another (Smith and Topin 2018, as
+    torch's OneCycleLR)."""
     if done < 0.3:
         return 0.04 + 0.96 * (1 - math.cos(math.pi * done / 0.3)) / 2
     return (1 + math.cos(math.pi * (done - 0.3) / 0.7)) / 2
 
 
 def cosine(done: float) -> float:
-    """Full rate at first, cosine down to nothing."""
+    """The full rate at first, then down to zero along a cosine."""
     return (1 + math.cos(math.pi * done)) / 2
 
 
 def constant(_: float) -> float:
+    """The full rate throughout."""
     return 1.0
 
 
-SCHEDULES: dict[str, Callable[[float], float]] = {"constant": constant, "cosine": cosine, "one_cycle": one_cycle}
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": constant,
+    "cosine": cosine,
+    "one_cycle": one_cycle,
+}
+"""The fraction of the learning rate, by the fraction of the steps that is done."""

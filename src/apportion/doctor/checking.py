@@ -1,4 +1,4 @@
-"""One check: what it found, with the mend, within its seconds."""
+"""How a check runs: within a time limit, and with a result whatever happens in it."""
 
 import logging
 import threading
@@ -6,80 +6,90 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from apportion.config import masked
+from apportion.config.credentials import masked
 from apportion.errors import ApportionError
 
 Result = Literal["ok", "warning", "failed", "skipped"]
 log = logging.getLogger(__name__)
 
 SECONDS = 30.0
-"""A check may take so long."""
+"""The time limit of a check."""
 
 
 class Answer(NamedTuple):
+    """The result of a check, and how to fix what is wrong; `fix` is empty where nothing is wrong."""
+
     result: Result
-    found: str
-    mend: str = ""
+    message: str
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found. `mend` says what to do; nothing where all is well."""
+    """The answer of a named check, without credentials."""
 
     check: str
     result: Result
-    found: str
-    mend: str = ""
+    message: str
+    fix: str = ""
 
 
-class Known(Exception):
-    """The answer is known before the end of a check."""
+class EarlyAnswer(Exception):
+    """Ends a check with an answer, from any depth of its functions."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.found)
+        super().__init__(answer.message)
         self.answer = answer
 
 
-def ok(found: str) -> Answer:
-    return Answer("ok", found)
+def ok(message: str) -> Answer:
+    return Answer("ok", message)
 
 
-def warning(found: str, mend: str) -> Answer:
-    return Answer("warning", found, mend)
+def warning(message: str, fix: str) -> Answer:
+    return Answer("warning", message, fix)
 
 
-def failed(found: str, mend: str = "") -> Answer:
-    return Answer("failed", found, mend)
+def failed(message: str, fix: str = "") -> Answer:
+    return Answer("failed", message, fix)
 
 
-def skipped(found: str, mend: str = "") -> Answer:
-    return Answer("skipped", found, mend)
+def skipped(message: str, fix: str = "") -> Answer:
+    return Answer("skipped", message, fix)
 
 
-def passed_over(checks: Iterable[str], why: str) -> Iterator[Finding]:
+def skip_all(checks: Iterable[str], reason: str) -> Iterator[Finding]:
+    """A finding for each of these checks, which do not run."""
     for check in checks:
-        yield Finding(check, "skipped", why)
+        yield Finding(check, "skipped", reason)
 
 
-def attempt(check: str, act: Callable[[], Answer]) -> Finding:
-    """The finding of `act`, whatever becomes of it, without users and passwords of addresses. One that does not return in time goes
-    on, unheard, until the process ends."""
+def run_check(check: str, act: Callable[[], Answer]) -> Finding:
+    """The finding of `act`, also where it raises or exceeds the time limit, without credentials.
+
+    Where it exceeds the limit, it continues in its thread until the process ends, and its answer is ignored.
+    """
     answers: list[Answer] = []
     worker = threading.Thread(target=lambda: answers.append(_answer(act)), daemon=True)
     worker.start()
     worker.join(SECONDS)
-    answer = answers[0] if answers else failed(f"no answer within {SECONDS:g} s", "see the network and the log of what was asked")
-    return Finding(check, answer.result, masked(answer.found), masked(answer.mend))
+    if answers:
+        answer = answers[0]
+    else:
+        answer = failed(f"no answer within {SECONDS:g} s", "check the network and the log of the server")
+    return Finding(check, answer.result, masked(answer.message), masked(answer.fix))
 
 
 def _answer(act: Callable[[], Answer]) -> Answer:
     try:
         return act()
-    except Known as known:
-        return known.answer
+    except EarlyAnswer as early:
+        return early.answer
     except ApportionError as error:
         return failed(str(error))
-    except Exception as error:  # a library's surprise in one check must not hide what the others find
-        log.debug("a check ended otherwise than by its answer", exc_info=True)
-        said = " ".join(masked(str(error)).partition("\n")[0].split())[:300]
-        return failed(f"{type(error).__name__}: {said}", "this is not foreseen: report it")
+    except (
+        Exception
+    ) as error:  # an unexpected error of a library in one check must not hide the other findings
+        log.debug("a check raised an unexpected error", exc_info=True)
+        text = " ".join(masked(str(error)).partition("\n")[0].split())[:300]
+        return failed(f"{type(error).__name__}: {text}", "this error is unexpected: report it")

@@ -1,4 +1,7 @@
-"""The Kubernetes API through its own client, where there is one: what we may not see there is skipped, and has not failed."""
+"""Requests to the Kubernetes API through its own client, where that is installed.
+
+A request without the permission that it needs ends the check as skipped, which is not a failure.
+"""
 
 import json
 import logging
@@ -12,158 +15,216 @@ from typing import Any
 
 from yaml import YAMLError
 
-from apportion.doctor.checking import Answer, Known, failed, skipped
+from apportion.doctor.checking import Answer, EarlyAnswer, failed, skipped
 
-LIMITS = {"_request_timeout": (3, 8)}
-OWN = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+TIMEOUTS = {"_request_timeout": (3, 8)}
+"""Seconds for connecting and for reading, as an argument of the client's methods."""
+
+OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""The file with the namespace of the pod that this runs in."""
+
+KUBECONFIG = "check the kubeconfig (KUBECONFIG)"
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A Secret. Its values are in nothing that is shown, this object's own text included."""
+class SecretData:
+    """The type of a Secret, and its values in base64. The values are never shown, not even by `repr`."""
 
     kind: str
     data: Mapping[str, str] = field(repr=False)
 
-    def padded(self, key: str) -> bool:
+    def has_surrounding_blanks(self, key: str) -> bool:
         value = b64decode(self.data[key])
         return value != value.strip()
 
 
 class Kubernetes:
-    """A cluster, and the namespace where runs are. `chosen` says why that one."""
+    """A cluster, and the namespace of its runs; `chosen` says where that namespace comes from."""
 
     def __init__(self, client: Any, namespace: str, chosen: str) -> None:
         from kubernetes.client import AuthenticationV1Api, AuthorizationV1Api, CoreV1Api, VersionApi
 
-        self.host, self.namespace, self.chosen = client.configuration.host, namespace, chosen
-        self.core, self.version = CoreV1Api(client), VersionApi(client)
-        self._authentication, self._authorization = AuthenticationV1Api(client), AuthorizationV1Api(client)
+        self.host = client.configuration.host
+        self.namespace = namespace
+        self.chosen = chosen
+        self.core = CoreV1Api(client)
+        self.version = VersionApi(client)
+        self._authentication = AuthenticationV1Api(client)
+        self._authorization = AuthorizationV1Api(client)
 
-    def look(self, doing: str, grant: str, call: Callable[..., Any]) -> Any:
-        """What is there, None where nothing is. Where we may not look, or nobody answers, that ends the check."""
+    def request(self, action: str, permission: str, call: Callable[..., Any]) -> Any:
+        """What `call` returns; None where there is no such object.
+
+        Raises EarlyAnswer where the permission is missing, and for every other error. `action` and
+        `permission` are for its message.
+        """
         from kubernetes.client import ApiException
         from urllib3.exceptions import HTTPError
 
         try:
-            return call(**LIMITS)
+            return call(**TIMEOUTS)
         except ApiException as error:
             if error.status == 404:
                 return None
-            if not error.status:  # the client's own way to tell of TLS
-                raise Known(self._silent(str(error.reason))) from error
-            if error.status == 403:
-                raise Known(skipped(f"we may not {doing}", f"grant {grant}")) from error
-            if error.status == 401:
-                mend = "renew them: log in again (kubectl get namespaces asks for the same)"
-                raise Known(failed(f"{self.host} does not know who we are (401): the credentials are past their time", mend)) from error
-            raise Known(failed(f"{self.host} answers HTTP {error.status}, asked to {doing}: {_message(error.body)}")) from error
+            raise EarlyAnswer(self._refusal(error, action, permission)) from error
         except HTTPError as error:
-            raise Known(self._silent(str(error) or type(error).__name__)) from error
-        except (ValueError, TypeError, AttributeError) as error:  # the client's own, of what does not fit its models
-            found = f"{self.host} answers what no Kubernetes API does, asked to {doing}"
-            raise Known(failed(found, "see the kubeconfig (KUBECONFIG)")) from error
+            raise EarlyAnswer(self._no_answer(str(error) or type(error).__name__)) from error
+        except (ValueError, TypeError, AttributeError) as error:  # for an answer that fits no model
+            message = f"the answer of {self.host} to the request to {action} is not one of the Kubernetes API"
+            raise EarlyAnswer(failed(message, KUBECONFIG)) from error
 
-    def _silent(self, why: str) -> Answer:
-        why = re.sub(r"^.*?(?=(?:\[Errno|\[SSL|Failed to|.*timed out))", "", why, flags=re.DOTALL).strip(" )'\"")
-        mend = "see the kubeconfig (KUBECONFIG), its authority, and the network; where the API server is private, run this inside"
-        return failed(f"{self.host} does not answer: {why[:200]}", mend)
+    def _refusal(self, error: Any, action: str, permission: str) -> Answer:
+        if not error.status:  # how the client reports problems with TLS
+            return self._no_answer(str(error.reason))
+        if error.status == 403:
+            return skipped(f"no permission to {action}", f"grant {permission}")
+        if error.status == 401:
+            return failed(
+                f"{self.host} does not accept the credentials (401): they have probably expired",
+                "renew them: log in again (kubectl get namespaces needs the same credentials)",
+            )
+        return failed(
+            f"{self.host} answers HTTP {error.status} to the request to {action}: {_message(error.body)}"
+        )
 
-    def secret(self, name: str) -> Opened | None:
-        grant = f"get on secret {name} in {self.namespace}"
-        found = self.look("see it", grant, lambda **limits: self.core.read_namespaced_secret(name, self.namespace, **limits))
-        return None if found is None else Opened(found.type or "Opaque", found.data or {})
+    def _no_answer(self, reason: str) -> Answer:
+        pattern = r"^.*?(?=(?:\[Errno|\[SSL|Failed to|.*timed out))"
+        reason = re.sub(pattern, "", reason, flags=re.DOTALL).strip(" )'\"")
+        fix = (
+            f"{KUBECONFIG}, its certificate authority, and the network; where the API server is private, run "
+            "this in the cluster"
+        )
+        return failed(f"{self.host} does not answer: {reason[:200]}", fix)
 
-    def who(self) -> str:
-        """Our name there; clusters before 1.28 do not tell it."""
+    def secret(self, name: str) -> SecretData | None:
+        """A Secret of the namespace; None where there is none."""
+        permission = f"get on secret {name} in {self.namespace}"
+        read = self.core.read_namespaced_secret
+        secret = self.request("read it", permission, lambda **limits: read(name, self.namespace, **limits))
+        return None if secret is None else SecretData(secret.type or "Opaque", secret.data or {})
+
+    def username(self) -> str | None:
+        """The name of our user in the cluster; None where it cannot be had, as in clusters before 1.28."""
         from kubernetes.client import V1SelfSubjectReview
 
+        create = self._authentication.create_self_subject_review
         try:
-            review = self.look(
-                "ask who we are", "", lambda **limits: self._authentication.create_self_subject_review(V1SelfSubjectReview(), **limits)
+            review = self.request(
+                "get our username", "", lambda **limits: create(V1SelfSubjectReview(), **limits)
             )
-        except Known:
-            return "somebody"
-        return str(review.status.user_info.username) if review else "somebody"
+        except EarlyAnswer:
+            return None
+        return str(review.status.user_info.username) if review else None
 
-    def may(self, right: Any, who: str | None = None) -> bool:
-        """Whether we, or somebody else, have a right in the namespace."""
+    def has_permission(self, permission: Any, account: str | None = None) -> bool:
+        """Whether we have a permission in the namespace, or whether a service account has it."""
         from kubernetes import client
 
-        attributes = client.V1ResourceAttributes(namespace=self.namespace, **right._asdict())
-        if who is None:
-            mine = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes))
-            ask = self._authorization.create_self_subject_access_review
-            review = self.look("ask for our permissions", "create on selfsubjectaccessreviews", lambda **limits: ask(mine, **limits))
+        attributes = client.V1ResourceAttributes(namespace=self.namespace, **permission._asdict())
+        if account is None:
+            spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+            ours = client.V1SelfSubjectAccessReview(spec=spec)
+            create = self._authorization.create_self_subject_access_review
+            needed = "create on selfsubjectaccessreviews"
+            review = self.request("get our permissions", needed, lambda **limits: create(ours, **limits))
         else:
-            spec = client.V1SubjectAccessReviewSpec(user=who, resource_attributes=attributes, groups=_groups(who))
+            spec = client.V1SubjectAccessReviewSpec(
+                user=account, resource_attributes=attributes, groups=_groups(account)
+            )
             theirs = client.V1LocalSubjectAccessReview(metadata={"namespace": self.namespace}, spec=spec)
-            grant = f"create on localsubjectaccessreviews.authorization.k8s.io in {self.namespace}"
-            ask = self._authorization.create_namespaced_local_subject_access_review
-            review = self.look(f"ask for the permissions of {who}", grant, lambda **limits: ask(self.namespace, theirs, **limits))
+            create = self._authorization.create_namespaced_local_subject_access_review
+            needed = f"create on localsubjectaccessreviews.authorization.k8s.io in {self.namespace}"
+            review = self.request(
+                f"get the permissions of {account}",
+                needed,
+                lambda **limits: create(self.namespace, theirs, **limits),
+            )
         return bool(review and review.status.allowed)
 
 
 def _groups(account: str) -> list[str]:
-    """Those that a service account is in."""
-    return ["system:serviceaccounts", f"system:serviceaccounts:{account.split(':')[2]}", "system:authenticated"]
+    """The groups that a service account belongs to."""
+    namespace = account.split(":")[2]
+    return ["system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated"]
 
 
 def connect(namespace: str | None, of_kfp: str | None = None) -> Kubernetes:
-    """By the pod's service account, else by the kubeconfig. Where there is neither, that ends the check: it is skipped.
+    """Connects by the pod's service account, else by the kubeconfig.
 
-    Runs are in `namespace`; where that is None, in the pod's own or `of_kfp`, which KFP for one user has them in.
+    Runs are in `namespace`. Where that is None, they are in the pod's own namespace; outside a cluster in
+    `of_kfp`, where KFP for one user has them, then in the namespace of the kubeconfig's context. Raises
+    EarlyAnswer where there is neither an account nor a kubeconfig (skipped), and where they cannot be used
+    (failed).
     """
     try:
         from kubernetes import client
     except ImportError as error:
-        raise Known(skipped("the kubernetes client is not installed", "pip install 'apportion[pipeline]'")) from error
+        raise EarlyAnswer(
+            skipped("the kubernetes client is not installed", "pip install 'apportion[pipeline]'")
+        ) from error
     logging.getLogger("kubernetes").setLevel(logging.CRITICAL)
-    told = client.Configuration()
-    told.retries = False
-    inside = "KUBERNETES_SERVICE_HOST" in os.environ and OWN.exists()
-    own = _pods_own(told) if inside else _of_context(told)
+    configuration = client.Configuration()
+    configuration.retries = False
+    in_cluster = "KUBERNETES_SERVICE_HOST" in os.environ and OWN_NAMESPACE.exists()
+    own = _load_service_account(configuration) if in_cluster else _load_kubeconfig(configuration)
     choices = [
-        (inside and own, "the pod's own"),
-        (of_kfp, "KFP's, which has the runs of its one user beside itself"),
-        (own, "that of the kubeconfig's context"),
-        ("kubeflow", "KFP's usual one"),
+        (namespace, ""),
+        (in_cluster and own, " (null: the pod's own)"),
+        (of_kfp, " (null: KFP's own, where KFP for one user has its runs)"),
+        (own, " (null: that of the kubeconfig's context)"),
+        ("kubeflow", " (null: the usual one of KFP)"),
     ]
-    found, by = next((str(name), by) for name, by in choices if name)
-    return Kubernetes(client.ApiClient(told), namespace or found, f"cluster.kfp.namespace{'' if namespace else f' (null: {by})'}")
+    chosen, origin = next((str(choice), origin) for choice, origin in choices if choice)
+    return Kubernetes(client.ApiClient(configuration), chosen, f"cluster.kfp.namespace{origin}")
 
 
-def _pods_own(told: Any) -> str:
+def _load_service_account(configuration: Any) -> str:
+    """Fills the client's configuration; returns the namespace of the pod."""
     from kubernetes import config
 
     try:
-        config.load_incluster_config(client_configuration=told)
+        config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException as error:
-        raise Known(failed(f"the pod's service account cannot be used: {error}", "see automountServiceAccountToken of the pod")) from error
-    return OWN.read_text().strip()
+        message = f"the pod's service account cannot be used: {error}"
+        raise EarlyAnswer(failed(message, "check automountServiceAccountToken of the pod")) from error
+    return OWN_NAMESPACE.read_text().strip()
 
 
-def _of_context(told: Any) -> str:
-    """The namespace of the kubeconfig's context; empty where it names none."""
+def _load_kubeconfig(configuration: Any) -> str:
+    """Fills the client's configuration; returns the namespace of the context, empty where it has none."""
     from kubernetes import config
 
     paths = os.environ.get("KUBECONFIG") or "~/.kube/config"
-    there = [path for path in paths.split(os.pathsep) if path and Path(path).expanduser().exists()]
-    if not there:
-        mend = "set KUBECONFIG, or run this in the cluster"
-        raise Known(skipped(f"neither in a cluster nor with a kubeconfig (there is no {paths})", mend))
+    existing = [path for path in paths.split(os.pathsep) if path and Path(path).expanduser().exists()]
+    if not existing:
+        raise EarlyAnswer(
+            skipped(
+                f"neither in a cluster nor with a kubeconfig (there is no {paths})",
+                "set KUBECONFIG, or run this in the cluster",
+            )
+        )
+    # Beside its own exception, the client raises these for a file that it did not expect.
+    errors = (config.ConfigException, YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError)
     try:
-        config.load_kube_config(paths, client_configuration=told, persist_config=False)
-        return str(config.list_kube_config_contexts(paths)[1].get("context", {}).get("namespace") or "")
-    except (config.ConfigException, YAMLError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        said = str(error) if isinstance(error, config.ConfigException | OSError) else type(error).__name__
-        why = said.partition("\n")[0].partition("{")[0].strip()  # what is quoted of the file may be a token
-        mend = "correct it (kubectl config view reads it too), or name another in KUBECONFIG"
-        raise Known(failed(f"the kubeconfig {', '.join(there)} cannot be used: {why}", mend)) from error
+        config.load_kube_config(paths, client_configuration=configuration, persist_config=False)
+        context = config.list_kube_config_contexts(paths)[1].get("context", {})
+        return str(context.get("namespace") or "")
+    except errors as error:
+        known = isinstance(error, config.ConfigException | OSError)
+        text = str(error) if known else type(error).__name__
+        # What follows quotes the file, and may be a token.
+        reason = text.partition("\n")[0].partition("{")[0].strip()
+        raise EarlyAnswer(
+            failed(
+                f"the kubeconfig {', '.join(existing)} cannot be used: {reason}",
+                "correct it (kubectl config view also reads it), or name another in KUBECONFIG",
+            )
+        ) from error
 
 
 def _message(body: Any) -> str:
+    """The message of an error of the Kubernetes API."""
     try:
         return str(json.loads(body or "{}").get("message", ""))[:300]
     except (ValueError, AttributeError):
-        return "no answer of the Kubernetes API"
+        return "the answer is not one of the Kubernetes API"

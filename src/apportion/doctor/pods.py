@@ -1,4 +1,5 @@
-"""What pods are told, looked at from here: a configuration that they can use, and settings beside those that our checks were made with."""
+"""Checks of what pods get from the configuration: that they can use it, and that their settings are those
+with which the other checks here connect to the servers."""
 
 import logging
 import os
@@ -6,48 +7,82 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from apportion import shared
-from apportion.config import Cluster, Config
-from apportion.doctor.checking import Answer, Finding, attempt, ok, warning
+from apportion import submission
+from apportion.config.cluster import Cluster
+from apportion.config.round import Config
+from apportion.doctor.checking import Answer, Finding, ok, run_check, warning
+from apportion.planning.checks import check_options
 
-READ = re.compile(r"AWS_|APPORTION_S3_|MLFLOW_")
-"""How variables begin that store and tracking take their settings from."""
+SETTINGS = re.compile(r"AWS_|APPORTION_S3_|MLFLOW_")
+"""The beginnings of the names of variables that configure store and tracking."""
 
-DECISIVE = (
-    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "APPORTION_S3_ADDRESSING", "APPORTION_S3_SSE", "APPORTION_S3_KMS_KEY"),
+FROM_CLUSTER_ONLY = (
+    *("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"),
+    *("APPORTION_S3_ADDRESSING", "APPORTION_S3_SSE", "APPORTION_S3_KMS_KEY"),
     "MLFLOW_S3_ENDPOINT_URL",
 )
-"""Those that nothing but `cluster` gives to a pod: set here alone, pods ask another server, or in another way."""
+"""Variables that a pod gets from the section `cluster` only. Where one is set here alone, pods connect to
+another server, or in another way."""
 
 
-def for_cluster(config: Config) -> bool:
-    """Two of three: a store that pods share, a word about the cluster, and that we are in one."""
-    return (urlsplit(config.store).scheme == "s3") + bool(config.cluster.model_fields_set) + ("KUBERNETES_SERVICE_HOST" in os.environ) > 1
+def is_for_cluster(config: Config) -> bool:
+    """Whether a configuration is for a cluster.
+
+    It is where two of three hold: the store is one that pods share, there is a section `cluster`, and this
+    runs in a cluster.
+    """
+    signs = (
+        urlsplit(config.store).scheme == "s3",
+        bool(config.cluster.model_fields_set),
+        "KUBERNETES_SERVICE_HOST" in os.environ,
+    )
+    return sum(signs) >= 2
+
+
+def check_alone(config: Config) -> Iterator[Finding]:
+    """The check of a configuration for one machine."""
+    yield run_check("configuration", lambda: _consistent(config))
+
+
+def _consistent(config: Config) -> Answer:
+    check_options(config)
+    return ok("the names of properties and methods are known, and the options fit each other")
 
 
 def check_pods(config: Config) -> Iterator[Finding]:
-    yield attempt("configuration", lambda: _usable(config))
-    yield attempt("environment", lambda: _same(config.cluster))
+    yield run_check("configuration", lambda: _configuration(config))
+    yield run_check("environment", lambda: _environment(config.cluster))
 
 
-def _usable(config: Config) -> Answer:
-    """As submitting refuses it."""
-    found = shared.remarks(config, shared.parameters(config))
-    if doubts := [remark for level, remark in found if level > logging.INFO]:
-        return warning("pods can use it", "; ".join(doubts))
-    return ok("; ".join(["pods can use it", *(remark for _, remark in found)]))
+def _configuration(config: Config) -> Answer:
+    """Refuses what submitting refuses, for the same reason."""
+    remarks = submission.remarks(config, submission.parameters(config))
+    if warnings := [remark for level, remark in remarks if level > logging.INFO]:
+        return warning("pods can use it", "; ".join(warnings))
+    return ok("; ".join(["pods can use it", *(remark for _, remark in remarks)]))
 
 
-def _same(told: Cluster) -> Answer:
-    given = {name: value for name, value in told.env.items() if READ.match(name)}
-    secret = {name for secret in told.secrets for name in secret.env}
-    names = sorted({*given, *(name for name in DECISIVE if os.environ.get(name) and name not in secret)})
-    if other := [name for name in names if given.get(name, "") != os.environ.get(name, "")]:
-        said = (f"{name} is {_shown(os.environ.get(name))} here, {_shown(given.get(name))} there" for name in other)
-        mend = "set the same in cluster.env and here, or run this in the cluster (helm test)"
-        return warning(f"store and tracking are asked with our settings, and pods have others: {'; '.join(said)}", mend)
-    return ok("store and tracking are asked with what pods are set, but for Secrets, identities and the network")
+def _environment(cluster: Cluster) -> Answer:
+    """Compares the settings of pods with those of this process."""
+    of_pods = {name: value for name, value in cluster.env.items() if SETTINGS.match(name)}
+    from_secrets = {name for secret in cluster.secrets for name in secret.env}
+    only_here = {name for name in FROM_CLUSTER_ONLY if os.environ.get(name) and name not in from_secrets}
+    differences = []
+    for name in sorted(of_pods.keys() | only_here):
+        here, there = os.environ.get(name, ""), of_pods.get(name, "")
+        if here != there:
+            differences.append(f"{name} is {_quoted(here)} here, {_quoted(there)} there")
+    if differences:
+        return warning(
+            "these checks connect to store and tracking with the settings of this process, and pods have "
+            f"others: {'; '.join(differences)}",
+            "set the same in cluster.env and here, or run this in the cluster (helm test)",
+        )
+    return ok(
+        "these checks connect to store and tracking with the settings of pods, except Secrets, identities "
+        "and the network"
+    )
 
 
-def _shown(value: str | None) -> str:
+def _quoted(value: str) -> str:
     return repr(value) if value else "unset"

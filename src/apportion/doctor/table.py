@@ -1,4 +1,4 @@
-"""Findings for people, as a table, and for programs, as JSON."""
+"""Findings as a table for people, and as JSON for programs."""
 
 import json
 from collections import Counter
@@ -15,23 +15,34 @@ STYLES: dict[Result, str] = {"ok": "green", "warning": "yellow", "failed": "bold
 
 
 def table(findings: Sequence[Finding]) -> Table:
-    """One row for each check, below what was found the mend; below all how many of each result there are."""
+    """One row for each check, with the fix below the message; and how many findings each result has."""
     numbers = Counter(finding.result for finding in findings)
-    counts = ", ".join(
-        f"{numbers[result]} {result}{'s' * (result == 'warning' and numbers[result] > 1)}" for result in STYLES if numbers[result]
+    counts = []
+    for result in STYLES:
+        if number := numbers[result]:
+            plural = "s" if result == "warning" and number > 1 else ""
+            counts.append(f"{number} {result}{plural}")
+    rows = Table(
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1),
+        caption=", ".join(counts),
+        caption_justify="left",
     )
-    shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), caption=counts, caption_justify="left")
-    shown.add_column("check", max_width=24, overflow="fold")
-    shown.add_column("result", no_wrap=True)
-    shown.add_column("what was found, and → what to do", overflow="fold")
+    rows.add_column("check", max_width=24, overflow="fold")
+    rows.add_column("result", no_wrap=True)
+    rows.add_column("what was found, and → how to fix it", overflow="fold")
     for finding in findings:
-        said = Text(finding.found)
-        if finding.mend:
-            said.append(f"\n→ {finding.mend}", style="" if finding.result == "skipped" else "bold")
-        shown.add_row(finding.check, Text(finding.result, style=STYLES[finding.result]), said)
-    return shown
+        text = Text(finding.message)
+        if finding.fix:
+            text.append(f"\n→ {finding.fix}", style="" if finding.result == "skipped" else "bold")
+        rows.add_row(finding.check, Text(finding.result, style=STYLES[finding.result]), text)
+    return rows
 
 
 def to_json(findings: Sequence[Finding]) -> str:
+    """`failed`, the number of failed checks, and `checks`, each with check, result, message and fix."""
     failed = sum(finding.result == "failed" for finding in findings)
-    return json.dumps({"failed": failed, "checks": [asdict(finding) for finding in findings]}, indent=2, ensure_ascii=False)
+    checks = [asdict(finding) for finding in findings]
+    return json.dumps({"failed": failed, "checks": checks}, indent=2, ensure_ascii=False)

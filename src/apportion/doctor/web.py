@@ -1,4 +1,7 @@
-"""One HTTP request that follows no redirection and waits for seconds only; trust is as in KFP's client (SSL_CERT_FILE)."""
+"""One HTTP request with a short timeout that follows no redirects.
+
+Certificates are trusted as KFP's client trusts them (SSL_CERT_FILE).
+"""
 
 import os
 import ssl
@@ -11,9 +14,12 @@ from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_ope
 
 import certifi
 
-from apportion.doctor.checking import Known, failed
+from apportion.doctor.checking import EarlyAnswer, failed
 
 SECONDS = 8.0
+"""The timeout of connecting and of each read."""
+LARGEST = 1_000_000
+"""Bytes of a body that are read at most."""
 
 
 class Reply(NamedTuple):
@@ -22,26 +28,36 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class _Stay(HTTPRedirectHandler):
-    """A page to log in at is no answer."""
+class _NoRedirects(HTTPRedirectHandler):
+    """Returns a redirect as the reply: it usually leads to a login page, which is no answer."""
 
     def redirect_request(self, *_: Any) -> None:
         return None
 
 
-def ask(url: str, headers: Mapping[str, str], option: str, method: str = "GET") -> Reply:
-    """The reply, of any status. Where there is none, what is known ends the check: why, and that `option` may be wrong."""
+def send(url: str, headers: Mapping[str, str], option: str, method: str = "GET") -> Reply:
+    """The reply, of any status.
+
+    Raises EarlyAnswer where there is none, with the reason, and with `option` as the option to check.
+    """
     request = Request(url, headers=dict(headers), method=method)  # noqa: S310 (an address of the configuration, http or https)
     host = f"{request.type}://{request.host}"
     try:
         trust = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
-        with build_opener(_Stay, HTTPSHandler(context=trust)).open(request, timeout=SECONDS) as reply:
-            return Reply(reply.status, reply.headers, reply.read(1_000_000))
+        opener = build_opener(_NoRedirects, HTTPSHandler(context=trust))
+        with opener.open(request, timeout=SECONDS) as reply:
+            return Reply(reply.status, reply.headers, reply.read(LARGEST))
     except HTTPError as error:
-        return Reply(error.code, error.headers, error.read(1_000_000))
+        return Reply(error.code, error.headers, error.read(LARGEST))
     except (URLError, HTTPException, OSError) as error:
-        why = error.reason if isinstance(error, URLError) else error
-        mend = f"see {option}, and what the network and its policies allow"
-        if isinstance(why, ssl.SSLError | FileNotFoundError):  # FileNotFoundError: of the authority
-            mend = f"name the file of the certificate authority in SSL_CERT_FILE, and see that https is right in {option}"
-        raise Known(failed(f"no answer from {host}: {why or type(why).__name__}", mend)) from error
+        reason = error.reason if isinstance(error, URLError) else error
+        fix = f"check {option}, and what the network and its policies allow"
+        if isinstance(
+            reason, ssl.SSLError | FileNotFoundError
+        ):  # FileNotFoundError: the file of the authority
+            fix = (
+                "name the file of the certificate authority in SSL_CERT_FILE, and check that https is right "
+                f"in {option}"
+            )
+        message = f"no answer from {host}: {reason or type(reason).__name__}"
+        raise EarlyAnswer(failed(message, fix)) from error

@@ -1,1 +1,2 @@
-"""Is a credit true? Linear datamodelling score, faithfulness of the cheap game, counterfactual removal."""
+"""How far credits can be relied on: linear datamodelling score, faithfulness of the removal method,
+counterfactual removal (docs/methods.md, "Evaluation")."""

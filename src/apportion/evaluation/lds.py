@@ -1,4 +1,5 @@
-"""Linear datamodelling score: do credits predict the order of held-out coalitions? METHODS.md §8, paper [A] definition 2."""
+"""Linear datamodelling score: how well credits predict the order of held-out coalitions (docs/methods.md,
+"Evaluation")."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,11 +12,14 @@ Array = NDArray[np.float64]
 
 
 def lds(Z: ArrayLike, y: ArrayLike, phi: ArrayLike) -> float:
-    """Spearman correlation, in [-1, 1], of the values of held-out coalitions and the sums of their members' credits.
+    """Spearman correlation, in [-1, 1], of the values of held-out coalitions and the sums of their members'
+    credits.
 
-    Z (k, n) coalitions of one size (datamodel design), y (k,) their retrained values or (k, seeds), phi (n,) credits.
-    With seeds, the mean of the score per seed, as the paper reports. Raises ValuationError for input that is not as
-    stated, fewer than 3 coalitions, or values or sums that are all equal, which have no order to compare."""
+    Z (k, n): coalitions of one size (design `datamodel`). y (k,) or (k, seeds): their values by retraining.
+    phi (n,): credits. With several seeds, the mean of the scores of single seeds, as Lu et al. 2025 report
+    it. Raises ValuationError for arrays of other shapes, fewer than 3 coalitions, or values or
+    sums that are all equal, which have no order to compare.
+    """
     values, predicted = _sums(Z, y, phi)
     return float(np.mean([spearman(column, predicted) for column in values.T]))
 
@@ -23,9 +27,12 @@ def lds(Z: ArrayLike, y: ArrayLike, phi: ArrayLike) -> float:
 def lds_interval(
     Z: ArrayLike, y: ArrayLike, phi: ArrayLike, level: float = 0.95, seed: int = 0, resamples: int = 2000
 ) -> tuple[float, float]:
-    """(low, high) of `lds` by percentile bootstrap over the test coalitions and, for y (k, seeds), over the seeds too.
+    """(low, high) of `lds` by percentile bootstrap over the held-out coalitions and, for y (k, seeds), over
+    the seeds too.
 
-    Says nothing about the noise of phi. A resample in which everything ties counts as 0. Raises as `lds` does."""
+    It does not cover the noise of phi. A resample whose values or sums are all equal counts as 0. Raises as
+    `lds` does.
+    """
     values, predicted = _sums(Z, y, phi)
     for column in values.T:
         spearman(column, predicted)
@@ -33,19 +40,30 @@ def lds_interval(
 
 
 def spearman(a: ArrayLike, b: ArrayLike) -> float:
-    """Spearman correlation of two vectors (k,), k >= 3; ValuationError where either is constant."""
+    """Spearman correlation of two vectors (k,), k >= 3. Raises ValuationError for fewer, or where either is
+    constant."""
     a, b = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if a.size < 3:
         raise ValuationError(f"found {a.size} coalitions to rank, expected at least 3")
     if np.ptp(a) == 0 or np.ptp(b) == 0:
-        raise ValuationError(f"found all {a.size} numbers of one side equal, expected values that differ: equal ones have no order")
+        raise ValuationError(
+            f"found all {a.size} numbers of one side equal, expected values that differ: equal ones have no "
+            "order"
+        )
     return float(_rank_correlation(a[None], b[None])[0])
 
 
-def bootstrap(values: Array, predicted: Array, level: float, seed: int, resamples: int) -> tuple[float, float]:
-    """Percentile interval of the mean over columns of Spearman(values (k, seeds), predicted (k,)), both indices resampled."""
+def bootstrap(
+    values: Array, predicted: Array, level: float, seed: int, resamples: int
+) -> tuple[float, float]:
+    """Percentile interval of the mean over seeds of the Spearman correlation of values (k, seeds) with
+    predicted (k,); coalitions and seeds are resampled. Raises ValuationError unless 0 < level < 1 and
+    resamples >= 1."""
     if not 0 < level < 1 or resamples < 1:
-        raise ValuationError(f"found level = {level} and resamples = {resamples}, expected 0 < level < 1 and at least one resample")
+        raise ValuationError(
+            f"found level = {level} and resamples = {resamples}, expected 0 < level < 1 and at least one "
+            "resample"
+        )
     rng = np.random.default_rng(seed)
     k, seeds = values.shape
     picked, columns = rng.integers(k, size=(resamples, k)), rng.integers(seeds, size=(resamples, seeds))
@@ -57,7 +75,8 @@ def bootstrap(values: Array, predicted: Array, level: float, seed: int, resample
 
 
 def _rank_correlation(a: Array, b: Array) -> Array:
-    """Spearman correlation of each row of a with that row of b, (r,); 0 where one of them is constant."""
+    """Spearman correlation of each row of a (r, k) with the same row of b (r, k), (r,); 0 where one is
+    constant."""
     ra, rb = rankdata(a, axis=1), rankdata(b, axis=1)
     ra, rb = ra - ra.mean(axis=1, keepdims=True), rb - rb.mean(axis=1, keepdims=True)
     norm = np.sqrt(np.sum(ra**2, axis=1) * np.sum(rb**2, axis=1))
@@ -65,7 +84,8 @@ def _rank_correlation(a: Array, b: Array) -> Array:
 
 
 def _sums(Z: ArrayLike, y: ArrayLike, phi: ArrayLike) -> tuple[Array, Array]:
-    """y as (k, seeds) and the sum of credits of each coalition (k,), rounded so that sums equal but for their last bits tie."""
+    """y as (k, seeds), and the sum of the credits of each coalition (k,), rounded so that sums that differ
+    only in their last bits are equal."""
     columns = np.asarray(y, dtype=np.float64)
     columns = columns[:, None] if columns.ndim == 1 else columns
     if columns.ndim != 2 or columns.shape[1] < 1:
@@ -73,7 +93,9 @@ def _sums(Z: ArrayLike, y: ArrayLike, phi: ArrayLike) -> tuple[Array, Array]:
     rows = checked(Z, columns[:, 0])[0]
     credit = np.asarray(phi, dtype=np.float64)
     if credit.shape != rows.shape[1:]:
-        raise ValuationError(f"found phi of shape {credit.shape}, expected ({rows.shape[1]},): one credit for each column of Z")
+        raise ValuationError(
+            f"found phi of shape {credit.shape}, expected ({rows.shape[1]},): one credit for each column of Z"
+        )
     if not (np.isfinite(credit).all() and np.isfinite(columns).all()):
         raise ValuationError("found numbers in y or phi not finite, expected all finite")
     tick = np.abs(credit).sum() * 1e-12 or 1.0

@@ -1,4 +1,7 @@
-"""Images to numbers: the global properties of a generative model. METHODS.md §4."""
+"""Images to numbers: the global properties of a generative model (docs/methods.md, "Properties").
+
+A new property is a row of PROPERTIES and a module with its function (docs/architecture.md).
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +18,9 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """The same generated images for every property: pixels uint8 (k, 3, side, side), features (k, d), probabilities (k, classes)."""
+class PropertyInput:
+    """What a property is computed from: generated images as pixels uint8 (k, 3, side, side), their features
+    (k, d) and class probabilities (k, classes), and the reference that images are compared with."""
 
     pixels: NDArray[np.uint8]
     features: Array
@@ -26,10 +30,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Property:
-    """`meaning` is for readers of the report; `higher_is_better` is None where more is neither better nor worse."""
+    """One property. `meaning` is for readers of the report; `higher_is_better` is None where more is neither
+    better nor worse."""
 
     name: str
-    function: Callable[[Measured], float]
+    function: Callable[[PropertyInput], float]
     higher_is_better: bool | None
     needs_network: bool
     needs_reference: bool
@@ -39,45 +44,53 @@ class Property:
 PROPERTIES: dict[str, Property] = {
     "inception_score": Property(
         "inception_score",
-        lambda m: inception_score.inception_score(m.probabilities),
+        lambda images: inception_score.inception_score(images.probabilities),
         higher_is_better=True,
         needs_network=True,
         needs_reference=False,
-        meaning="how clearly images show one class each, and how many classes they show together; 1 is the least",
+        meaning="how clearly each image shows one class, and how many classes all images show together; "
+        "the lowest value is 1",
     ),
     "fid": Property(
         "fid",
-        lambda m: fid.fid(m.features, m.reference.mean, m.reference.covariance),
+        lambda images: fid.fid(images.features, images.reference.mean, images.reference.covariance),
         higher_is_better=False,
         needs_network=True,
         needs_reference=True,
-        meaning="how far generated images lie from all training images in the features of the network; 0 is the closest",
+        meaning="how far the generated images are from all training images, in the features of the feature "
+        "network; the lowest value, 0, is the closest",
     ),
     "cluster_entropy": Property(
         "cluster_entropy",
-        lambda m: cluster_entropy.cluster_entropy(m.features, m.reference.centroids),
+        lambda images: cluster_entropy.cluster_entropy(images.features, images.reference.centroids),
         higher_is_better=True,
         needs_network=True,
         needs_reference=True,
-        meaning="how evenly images spread over the kinds of image that the full model makes; 0 is all of one kind",
+        meaning="how evenly the images spread over the kinds of image that the base model makes; 0 means "
+        "that all are of one kind",
     ),
     "colourfulness_p90": Property(
         "colourfulness_p90",
-        lambda m: colourfulness.colourfulness_p90(m.pixels),
+        lambda images: colourfulness.colourfulness_p90(images.pixels),
         higher_is_better=None,
         needs_network=False,
         needs_reference=False,
-        meaning="how colourful the more colourful images are (a tenth of them lies above); 0 is grey",
+        meaning="how colourful the more colourful images are: a tenth of the images is above this value; 0 "
+        "means grey",
     ),
 }
 
 
 def check(names: Sequence[str]) -> None:
-    """Raises PropertyError for a name that no property has, or one given twice."""
+    """Raises PropertyError for a name that is no property, or that is there twice."""
     for name in names:
         if name not in PROPERTIES:
             close = get_close_matches(name, PROPERTIES)
             hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-            raise PropertyError(f"found property {name!r}{hint}, expected some of {', '.join(PROPERTIES)} (option properties)")
+            raise PropertyError(
+                f"found property {name!r}{hint}, expected some of {', '.join(PROPERTIES)} (option properties)"
+            )
         if names.count(name) > 1:
-            raise PropertyError(f"found property {name!r} {names.count(name)} times, expected once (option properties)")
+            raise PropertyError(
+                f"found property {name!r} {names.count(name)} times, expected once (option properties)"
+            )

@@ -1,4 +1,5 @@
-"""Colourfulness of Hasler and Süsstrunk (2003, Measuring colourfulness in natural images, §7): needs no weights."""
+"""Colourfulness by Hasler and Süsstrunk 2003 ("Measuring colourfulness in natural images", section 7), which
+needs no feature network."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ def colourfulness_p90(pixels: NDArray[np.uint8]) -> float:
 
 
 def colourfulness(image: NDArray[np.uint8]) -> float:
-    """σ + 0.3 μ of one uint8 image (3, height, width), over its opponent colours red − green and yellow − blue; 0 for grey."""
+    """σ + 0.3 μ of one uint8 image (3, height, width), over its opponent colours red − green and yellow −
+    blue; 0 for grey."""
     red, green, blue = image.astype(np.float64)
     opponents: Array = np.stack([red - green, (red + green) / 2 - blue]).reshape(2, -1)
     return float(np.hypot(*opponents.std(axis=1)) + 0.3 * np.hypot(*opponents.mean(axis=1)))

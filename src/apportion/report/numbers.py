@@ -1,9 +1,11 @@
-"""Numbers as readers see them: as many decimals as a column needs, a true minus sign, and nothing that a sort could not undo."""
+"""Numbers as readers see them: three significant digits for the largest number of a column, and a minus sign
+instead of a hyphen."""
 
 import math
 from collections.abc import Iterable
 
 ABSENT = "–"
+"""In place of a number that does not exist."""
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -17,7 +19,7 @@ def precision(values: Iterable[float | None]) -> str:
 
 
 def number(value: float | None, spec: str) -> str:
-    """`value` in a format of `precision`."""
+    """The value in a format that `precision` gives; ABSENT for None."""
     if value is None:
         return ABSENT
     text = format(value, spec)
@@ -30,16 +32,18 @@ def number(value: float | None, spec: str) -> str:
 
 
 def signed(value: float | None, spec: str) -> str:
-    """`number` with a plus sign where there is no minus."""
+    """As `number`, with a plus sign for positive values."""
     text = number(value, spec)
     return text if value is None or value < 0 or text[:1] == "−" else "+" + text
 
 
 def interval(low: float | None, high: float | None, spec: str) -> str:
-    """Both bounds; an absent one is open, and without either there is no interval."""
+    """Both bounds; an absent bound is infinite, and without either there is no interval."""
     if low is None and high is None:
         return "none"
-    return f"{number(low, spec) if low is not None else '−∞'} to {number(high, spec) if high is not None else '∞'}"
+    left = "−∞" if low is None else number(low, spec)
+    right = "∞" if high is None else number(high, spec)
+    return f"{left} to {right}"
 
 
 def percent(value: float | None) -> str:
@@ -51,7 +55,7 @@ def percent(value: float | None) -> str:
 
 
 def portion(value: float) -> str:
-    """A round share, such as a level of confidence, with no more decimals than it has."""
+    """A share such as a level of confidence, in per cent, without trailing zeros."""
     return f"{value * 100:.4g} %"
 
 

@@ -1,6 +1,7 @@
 "use strict";
 
-// Tables: a header's button sorts by its column; cells without a value stay last.
+// Tables: the button in a header sorts by its column; cells without a value stay last.
+// The order of two cells, or null where one of them has no value.
 const compare = (a, b) => {
   const x = a.dataset.sort, y = b.dataset.sort;
   if (x === undefined || y === undefined) return null;
@@ -10,15 +11,15 @@ const compare = (a, b) => {
 
 const sort = (table, header) => {
   const numeric = header.classList.contains("number");
-  const now = header.getAttribute("aria-sort");
-  const ascending = now ? now === "descending" : !numeric;
+  const current = header.getAttribute("aria-sort");
+  const ascending = current ? current === "descending" : !numeric;
   for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", ascending ? "ascending" : "descending");
   const body = table.tBodies[0];
-  const at = header.cellIndex;
   const rows = [...body.rows].sort((r, s) => {
-    const order = compare(r.cells[at], s.cells[at]);
-    if (order === null) return (r.cells[at].dataset.sort === undefined) - (s.cells[at].dataset.sort === undefined);
+    const a = r.cells[header.cellIndex], b = s.cells[header.cellIndex];
+    const order = compare(a, b);
+    if (order === null) return (a.dataset.sort === undefined) - (b.dataset.sort === undefined);
     return ascending ? order : -order;
   });
   body.append(...rows);
@@ -49,7 +50,9 @@ for (const grid of grids) {
     const box = grid.getBoundingClientRect();
     const columns = Number(grid.dataset.columns), rows = Number(grid.dataset.rows);
     const place = (part, count) => Math.min(count - 1, Math.max(0, Math.floor(part * count)));
-    mark(place((event.clientX - box.left) / box.width, columns), place((event.clientY - box.top) / box.height, rows));
+    const column = place((event.clientX - box.left) / box.width, columns);
+    const row = place((event.clientY - box.top) / box.height, rows);
+    mark(column, row);
   });
   grid.addEventListener("pointerleave", () => mark(null, 0));
 }

@@ -1,4 +1,5 @@
-"""What a page says of one round, in words and tables, from its records: no markup here but the chart's."""
+"""The sections of a page, one per property: its words, numbers and tables, from the records of a round. The
+only markup is that of the chart."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,17 +11,18 @@ from markupsafe import Markup
 from apportion.errors import ValuationError
 from apportion.evaluation.lds import spearman
 from apportion.evaluation.verdict import prediction, weakest_faith, weakest_score
-from apportion.evaluation.verdict import verdict as decided
+from apportion.evaluation.verdict import verdict as status_of
 from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, Manifest, Score
-from apportion.report.charts import Dot, dots, runs_out
+from apportion.report.charts import Dot, dot_chart, has_cut_off
 from apportion.report.numbers import interval, number, portion, precision, signed
 from apportion.report.tables import Table, credit_table, faith_table, interaction_table, other_table, title
 
-LOPSIDED = 2.0  # an equal share this many times the spread of the credits hides how contributors differ
+LOPSIDED = 2.0
+"""An equal share this many times the standard deviation of the credits hides how contributors differ."""
 
 
 class Meaning(Protocol):
-    """What readers are told of a property; `apportion.properties.Property` is one."""
+    """What readers learn of a property; `apportion.properties.Property` is one."""
 
     @property
     def meaning(self) -> str: ...
@@ -30,7 +32,7 @@ class Meaning(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a property's credits can be believed, and why."""
+    """Whether the credits of a property can be believed, and why."""
 
     status: str
     why: str
@@ -56,15 +58,6 @@ class Section:
     change: str
 
 
-def methods(credits: Credits, name: str) -> dict[str, list[Credit]]:
-    """Credits of one property by method; the first is the one that is published."""
-    found: dict[str, list[Credit]] = {}
-    for credit in credits.credits:
-        if credit.property == name:
-            found.setdefault(credit.method, []).append(credit)
-    return found
-
-
 def section(
     name: str,
     meaning: Meaning,
@@ -74,13 +67,16 @@ def section(
     previous: Credits | None,
     threshold: float,
 ) -> Section:
-    """The section of one property, contributors in order of what they did for it, best first."""
-    better, v0, v1 = meaning.higher_is_better, credits.v0[name], credits.v1[name]
-    by_method = methods(credits, name)
-    main = sorted(next(iter(by_method.values())), key=lambda c: (c.phi if better is False else -c.phi, c.contributor))
+    """The section of one property, with contributors in the order of how much they improved it, or raised it
+    where more is neither better nor worse."""
+    better = meaning.higher_is_better
+    v0, v1 = credits.v0[name], credits.v1[name]
+    by_method = {method: credits.of(name, method) for method in credits.methods(name)}
+    main = sorted(credits.of(name), key=lambda c: (c.phi if better is False else -c.phi, c.contributor))
     before = _before(previous, name, main[0].method)
     equal = (v1.mean - v0.mean) / len(main)
-    drawn = [Dot(c.contributor, c.phi, c.low, c.high) for c in main]
+    rows = [Dot(c.contributor, c.phi, c.low, c.high) for c in main]
+    remarks = [*_remarks(v0, v1, equal, [c.phi for c in main], better), *_retraining_remark(credits, name)]
     return Section(
         name=name,
         title=title(name),
@@ -88,9 +84,9 @@ def section(
         direction=direction(name, better),
         verdict=verdict(judgement, threshold),
         ends=_ends(v0, v1, equal),
-        remarks=(*_remarks(v0, v1, equal, [c.phi for c in main], better), *_exact(credits, name)),
-        chart=_chart(name, drawn, better, equal, credits.level),
-        note=_chart_note(drawn, equal, credits.level),
+        remarks=tuple(remarks),
+        chart=_chart(name, rows, better, equal, credits.level),
+        note=_chart_note(rows, equal, credits.level),
         table=credit_table(main, manifest, before, credits.level, better),
         others=other_table(main, by_method),
         interactions=interaction_table([i for i in credits.interactions if i.property == name], better),
@@ -102,147 +98,204 @@ def direction(name: str, better: bool | None) -> str:
     """In words, what a positive and a negative credit mean."""
     what = title(name)
     if better is None:
-        return f"Neither more nor less is better. A positive credit: this contributor’s images raise {what}. A negative one: they lower it."
-    good, bad, up, down = ("positive", "negative", "raise", "lower") if better else ("negative", "positive", "lower", "raise")
+        return (
+            "Neither more nor less is better. A positive credit: this contributor’s images raise "
+            f"{what}. A negative credit: they lower it."
+        )
+    if better:
+        return (
+            f"Higher is better. A positive credit: this contributor’s images raise {what}, which improves "
+            "it. A negative credit: they lower it, which makes it worse."
+        )
     return (
-        f"{'Higher' if better else 'Lower'} is better. A {good} credit: this contributor’s images {up} {what}, which improves it. "
-        f"A {bad} one: they {down} it, which makes it worse."
+        f"Lower is better. A negative credit: this contributor’s images lower {what}, which improves it. A "
+        "positive credit: they raise it, which makes it worse."
     )
 
 
 def verdict(judgement: Judgement | None, threshold: float) -> Verdict:
-    """The worst of the sizes measured, and what it rests on."""
+    """The worst status over the sizes of coalitions that were measured, and what it is based on."""
     if judgement is None or not judgement.faithfulness:
         return Verdict(
             "not established",
-            "No coalition was retrained for comparison in this round, so nothing tells how true these credits are.",
+            "No coalition was retrained for comparison in this round, so it is not known whether these "
+            "credits agree with retraining.",
             None,
         )
-    why, score = _why(weakest_faith(judgement.faithfulness), threshold), weakest_score(judgement.scores)
-    said = why if score is None else f"{why} {_predicts(score)}"
-    return Verdict(decided(judgement), said, faith_table(judgement.faithfulness))
+    why = _why(weakest_faith(judgement.faithfulness), threshold)
+    score = weakest_score(judgement)
+    if score is not None:
+        why = f"{why} {_predicts(score)}"
+    return Verdict(status_of(judgement), why, faith_table(judgement.faithfulness))
 
 
 def _why(faith: Faith, threshold: float) -> str:
+    """Whether the removal method agrees with retraining, in words."""
     where = f"over {faith.pairs} coalitions that keep {portion(faith.alpha)} of the contributors"
     if faith.rho is None:
-        return f"There were too few coalitions, or values all alike, to compare with retraining ({where})."
-    found = f"ρ = {number(faith.rho, '.2f')} ({interval(faith.low, faith.high, '.2f')}) {where}"
-    asked = f"{number(threshold, '.2f')} asked for"
+        return (
+            "The removal method could not be compared with retraining, because there were too few coalitions "
+            f"or all values were equal ({where})."
+        )
+    correlation = f"ρ = {number(faith.rho, '.2f')} ({interval(faith.low, faith.high, '.2f')}) {where}"
+    required = f"{number(threshold, '.2f')} that is required"
     if faith.status == "faithful":
-        return f"The removal method orders coalitions as retraining from scratch does: {found}, at least the {asked}."
+        return (
+            "The removal method orders coalitions as retraining from scratch does: "
+            f"{correlation}, at least the {required}."
+        )
     if faith.status == "not faithful":
         return (
-            f"The removal method does not order coalitions as retraining from scratch does: {found}, below the {asked}. "
-            "These credits describe the models of the removal method only: do not pay by them."
+            f"The removal method does not order coalitions as retraining from scratch does: {correlation}, "
+            f"below the {required}. These credits describe models made by the removal method only: do not "
+            "pay by them."
         )
     if faith.rho >= threshold and faith.low is not None and faith.low <= 0:
-        return f"The agreement with retraining may be chance: {found}, and the interval holds 0. Do not pay by these credits yet."
-    return f"Too few coalitions were compared with retraining to tell: {found}."
+        return (
+            f"The agreement with retraining may be chance: {correlation}, and the interval contains 0. Do "
+            "not pay by these credits yet."
+        )
+    return f"Too few coalitions were compared with retraining to know whether it agrees: {correlation}."
 
 
 def _predicts(score: Score) -> str:
-    """What the credits themselves are worth for telling coalitions apart."""
+    """Whether the credits predict retrained models, in words."""
     where = f"over {score.held_out} retrained coalitions"
     if score.lds is None:
-        return f"Whether these credits predict retrained models cannot be said: equal values have no order ({where})."
-    found = f"LDS = {number(score.lds, '.2f')} ({interval(score.low, score.high, '.2f')}) {where}"
+        return (
+            "It is not known whether these credits predict retrained models: all values are equal, so they "
+            f"have no order ({where})."
+        )
+    correlation = f"LDS = {number(score.lds, '.2f')} ({interval(score.low, score.high, '.2f')}) {where}"
     if prediction(score) == "faithful":
-        return f"Summed over a coalition, these credits predict what retraining on it gives: {found}."
+        return f"Summed over a coalition, these credits predict what retraining on it gives: {correlation}."
     if score.high is not None and score.high < 0:
-        return f"Summed over a coalition, these credits predict the opposite of what retraining on it gives: {found}. Do not pay by them."
+        return (
+            "Summed over a coalition, these credits predict the opposite of what retraining on it gives: "
+            f"{correlation}. Do not pay by them."
+        )
     return (
-        f"Summed over a coalition, these credits do not predict what retraining on it gives: {found}, and the interval holds 0. "
-        "They are too imprecise, or coalitions of other sizes say other things: do not pay by them yet. "
-        "More coalitions may help (valuation.coalitions)."
+        f"Summed over a coalition, these credits do not predict what retraining on it gives: {correlation}, "
+        "and the interval contains 0. Either they are too imprecise, or contributors matter differently in "
+        "coalitions of other sizes: do not pay by them yet. More coalitions may help (valuation.coalitions)."
     )
 
 
 def _ends(v0: Endpoint, v1: Endpoint, equal: float) -> tuple[tuple[str, str, str], ...]:
+    """Label, value and note of the values of the empty and the grand coalition, their difference and an equal
+    share."""
     spec = _finer(precision([v0.mean, v1.mean]))
-    gain = v1.mean - v0.mean
     return (
-        ("v0, nobody’s data", number(v0.mean, spec), _error(v0, spec)),
-        ("v1, everybody’s data", number(v1.mean, spec), _error(v1, spec)),
-        ("v1 − v0, to be shared", signed(gain, spec), "what the credits add up to"),
-        ("An equal share of it", signed(equal, precision([equal])), "dashed in the chart"),
+        ("v0, empty coalition", number(v0.mean, spec), _error(v0, spec)),
+        ("v1, grand coalition", number(v1.mean, spec), _error(v1, spec)),
+        ("v1 − v0", signed(v1.mean - v0.mean, spec), "what the credits add up to"),
+        ("An equal share of it", signed(equal, precision([equal])), "dashed line in the chart"),
     )
 
 
-def _error(end: Endpoint, spec: str) -> str:
-    if end.stated:
+def _error(endpoint: Endpoint, spec: str) -> str:
+    if endpoint.stated:
         return "stated in the configuration"
-    return "1 seed, error unknown" if end.seeds == 1 else f"± {number(end.se, spec)} standard error, {end.seeds} seeds"
+    if endpoint.seeds == 1:
+        return "1 seed, standard error unknown"
+    return f"± {number(endpoint.se, spec)} standard error, {endpoint.seeds} seeds"
 
 
 def _finer(spec: str) -> str:
-    """One decimal more, for numbers whose difference matters."""
+    """The format with one more decimal, for numbers whose difference matters."""
     return f",.{int(spec[2:-1]) + 1}f" if spec.startswith(",.") else spec
 
 
-def _remarks(v0: Endpoint, v1: Endpoint, equal: float, phi: Sequence[float], better: bool | None) -> list[str]:
+def _remarks(
+    v0: Endpoint, v1: Endpoint, equal: float, phi: Sequence[float], better: bool | None
+) -> list[str]:
+    """Warnings about a v0 that makes credits hard to read."""
     remarks = []
     if better is not None and not v0.stated and (v1.mean > v0.mean) is not better:
-        remarks.append("By this property an untrained model is better than the trained one, so v0 is no lower end of a scale.")
+        remarks.append(
+            "By this property an untrained model is better than the trained one, so v0 is not the worst "
+            "value that the property can have."
+        )
     scale = max(map(abs, phi))
     spread = pstdev([value / scale for value in phi]) * scale if scale else 0.0
     if not v0.stated and abs(equal) > LOPSIDED * spread:
         remarks.append(
-            f"Most of each credit is the same equal share, {signed(equal, precision([equal]))}, of the way from an untrained model; "
-            f"contributors differ by only {number(spread, precision([spread]))} (standard deviation). Read the differences. "
-            "Where v0 lies off the scale of real models, a reference value can be stated instead (valuation.stated_v0)."
+            f"Most of each credit is the same equal share, {signed(equal, precision([equal]))}, of the "
+            "difference from an untrained model; contributors differ by only "
+            f"{number(spread, precision([spread]))} (standard deviation). Read the differences. Where v0 is "
+            "far outside the values of trained models, another reference value can be stated instead "
+            "(valuation.stated_v0)."
         )
     return remarks
 
 
-def _exact(credits: Credits, name: str) -> list[str]:
-    """What a few retrained coalitions say of the cheap game, and between which ends their credits lie."""
-    found = [pilot for pilot in credits.pilots if pilot.property == name]
-    if not found:
+def _retraining_remark(credits: Credits, name: str) -> list[str]:
+    """What a few retrained coalitions say of the removal method, and the values that credits of retraining
+    add up between; empty where no coalitions of the design were retrained."""
+    pilots = [pilot for pilot in credits.pilots if pilot.property == name]
+    if not pilots:
         return []
-    v0, v1 = credits.exact_v0[name], credits.exact_v1[name]
+    v0, v1 = credits.retrained_v0[name], credits.retrained_v1[name]
     spec = _finer(precision([v0.mean, v1.mean]))
-    ends = f"retraining itself goes from {number(v0.mean, spec)} (nobody) to {number(v1.mean, spec)} (everybody)"
-    so = "" if found[0].use else " So there are no credits of retraining for this property."
-    return [f"Retrained coalitions beside the removal method: {found[0].reason}; {ends}.{so}"]
+    remark = (
+        f"Retrained coalitions beside the removal method: {pilots[0].reason}; retraining itself goes from "
+        f"{number(v0.mean, spec)} (empty coalition) to {number(v1.mean, spec)} (grand coalition)."
+    )
+    if not pilots[0].use:
+        remark += " So there are no credits of retraining for this property."
+    return [remark]
 
 
-def _chart(name: str, drawn: Sequence[Dot], better: bool | None, equal: float, level: float) -> Markup:
-    less, more = {True: ("← worse", "better →"), False: ("← better", "worse →"), None: ("← less", "more →")}[better]
-    label = f"Credit for {title(name)} of {len(drawn)} contributors with {portion(level)} intervals, in the order of the table below"
-    return dots(drawn, label=label, less=less, more=more, equal=equal)
+def _chart(name: str, rows: Sequence[Dot], better: bool | None, equal: float, level: float) -> Markup:
+    sides = {True: ("← worse", "better →"), False: ("← better", "worse →"), None: ("← less", "more →")}
+    less, more = sides[better]
+    label = (
+        f"Credit for {title(name)} of {len(rows)} contributors with {portion(level)} intervals, in the order "
+        "of the table below"
+    )
+    return dot_chart(rows, label=label, less=less, more=more, equal=equal)
 
 
-def _chart_note(drawn: Sequence[Dot], equal: float, level: float) -> str:
-    """What the marks of the chart mean, as far as they occur."""
-    bounded = [dot for dot in drawn if dot.bounded]
+def _chart_note(rows: Sequence[Dot], equal: float, level: float) -> str:
+    """What the marks of the chart mean, for those that occur in it."""
+    bounded = [row for row in rows if row.bounded]
     if not bounded:
-        return "No interval is drawn: this method has no honest one."
-    clear = sum(dot.clear for dot in bounded)
-    notes = [f"Filled dots: the {portion(level)} interval leaves 0 out ({clear} of {len(drawn)}). Hollow dots: it holds 0."]
-    if runs_out(drawn, equal):
-        notes.append("Arrow: the interval goes on.")
-    if len(bounded) < len(drawn):
+        return "No interval is drawn: there is no honest one for this method."
+    clear = sum(row.clear for row in bounded)
+    notes = [
+        f"Filled dots: the {portion(level)} interval excludes 0 ({clear} of {len(rows)}). Hollow dots: it "
+        "contains 0."
+    ]
+    if has_cut_off(rows, equal):
+        notes.append("Arrow: the interval is longer than shown.")
+    if len(bounded) < len(rows):
         notes.append("Dotted ring: there is no interval.")
     return " ".join(notes)
 
 
 def _before(previous: Credits | None, name: str, method: str) -> dict[str, float] | None:
-    """The previous round's credits by the same method, or None where it has none."""
-    found = [] if previous is None else [c for c in previous.credits if c.property == name and c.method == method]
-    return {c.contributor: c.phi for c in found} or None
+    """The previous round's credits by the same method, by contributor; None where it has none."""
+    if previous is None:
+        return None
+    own = [c for c in previous.credits if c.property == name and c.method == method]
+    return {c.contributor: c.phi for c in own} or None
 
 
 def _change(main: Sequence[Credit], before: Mapping[str, float] | None, previous: Credits | None) -> str:
+    """How the credits compare with those of the previous round, in words."""
     if previous is None:
         return ""
     if before is None:
         return f"Round {previous.round[:12]} before this one has no credits for this property by this method."
     now = {c.contributor: c.phi for c in main}
-    both = [who for who in now if who in before]
+    both = [name for name in now if name in before]
     try:
-        rho = f"rank correlation {number(spearman([now[who] for who in both], [before[who] for who in both]), '.2f')}"
+        rho = spearman([now[name] for name in both], [before[name] for name in both])
+        agreement = f"rank correlation {number(rho, '.2f')}"
     except ValuationError:
-        rho = "too few or equal credits to correlate"
+        agreement = "too few or equal credits to correlate"
     joined, left = len(now) - len(both), len(before) - len(both)
-    return f"Against round {previous.round[:12]}: {rho} over {len(both)} contributors in both; {joined} joined, {left} left."
+    return (
+        f"Against round {previous.round[:12]}: {agreement} over {len(both)} contributors in both; {joined} "
+        f"joined, {left} left."
+    )

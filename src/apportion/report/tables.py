@@ -1,4 +1,5 @@
-"""The tables of a report, from its records: text for readers, and beside it the value to sort by."""
+"""The tables of a report, from its records: text for readers, and beside it the value that a column is sorted
+by."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -6,37 +7,17 @@ from typing import Literal
 
 from apportion.records import Counterfactual, Credit, Faith, Interaction, Judgement, Manifest
 from apportion.report.numbers import ABSENT, duration, interval, number, percent, portion, precision, signed
+from apportion.valuation.methods import METHODS
 
-METHODS = {
-    "tree_residual": "Shapley (trees and ridge)",
-    "leverage": "Shapley (leverage)",
-    "multifidelity": "Shapley, retraining",
-    "kernelshap": "Shapley (KernelSHAP)",
-    "banzhaf": "Banzhaf",
-    "beta_shapley": "Beta Shapley",
-    "loo": "Leave one out",
-    "aoi": "Add one in",
-    "datamodel": "Datamodel",
-}
-_APART = "They do not add up to the whole."
-NOTES = {
-    "tree_residual": "The closest estimate from few coalitions; its interval is that of the leverage fit, which need not be centred on it.",
-    "leverage": "The unregularised fit that the intervals are centred on.",
-    "multifidelity": "Of the game of retraining itself, from a few retrained coalitions and the many of the removal method.",
-    "banzhaf": f"Banzhaf values weigh coalitions of middling size. {_APART}",
-    "beta_shapley": f"Semivalues whose weights lie between those of Shapley and of Banzhaf values. {_APART}",
-    "loo": f"What goes when one contributor goes. {_APART}",
-    "aoi": f"What one contributor gives alone. {_APART}",
-    "datamodel": f"Slopes of a ridge regression on coalitions of one size. {_APART}",
-}
+SHOWN_PAIRS = 6
+"""Pairs of contributors with the lowest interactions that a table shows, and as many with the highest."""
 
-SHOWN_PAIRS = 6  # of either sign
 Kind = Literal["name", "thumbs", "number", "text", "names", "status"]
 
 
 @dataclass(frozen=True)
-class Spent:
-    """What one stage took: `count` things made in `seconds`."""
+class CostLine:
+    """What one kind of work took: `count` things made in `seconds`."""
 
     stage: str
     count: int
@@ -46,7 +27,8 @@ class Spent:
 
 @dataclass(frozen=True)
 class Cell:
-    """`sort` is what the column is sorted by: a number, else a text; None comes last either way."""
+    """A cell of a table. sort: what its column is sorted by, a number or a text; cells with None come last.
+    names: a list of names that readers can unfold."""
 
     text: str
     kind: Kind = "text"
@@ -56,7 +38,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """`order` marks the column by which the rows come sorted."""
+    """A column of a table. note: shown at the title. order: set for the column that the rows are sorted
+    by."""
 
     title: str
     kind: Kind = "number"
@@ -65,16 +48,27 @@ class Column:
 
 
 Row = tuple[Cell, ...]
+EMPTY = Cell("", "number")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells below columns; `total` is a last row that stays last."""
+    """Rows of cells below columns. total: a last row that stays last, whatever the order of the others."""
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     total: Row = ()
+
+
+def method_title(method: str) -> str:
+    """A method's name for readers. A round of other code may name a method that this code does not have."""
+    return METHODS[method].title if method in METHODS else method
+
+
+def method_note(method: str) -> str:
+    """What readers should know of a method."""
+    return METHODS[method].note if method in METHODS else ""
 
 
 def title(name: str) -> str:
@@ -83,77 +77,108 @@ def title(name: str) -> str:
 
 
 def credit_table(
-    main: Sequence[Credit], manifest: Manifest, before: Mapping[str, float] | None, level: float, better: bool | None
+    main: Sequence[Credit],
+    manifest: Manifest,
+    before: Mapping[str, float] | None,
+    level: float,
+    better: bool | None,
 ) -> Table:
-    """One row per contributor: the published method's credits, and their change since the previous round."""
-    samples = {c.name: c.samples for c in manifest.contributors}
+    """The published credits of a property, one row per contributor, and their change since the previous
+    round.
+
+    main: the credits, in the order of the rows. before: the credits of the previous round by contributor,
+    None where there are none. better: whether more of the property is better.
+    """
+    samples = {contributor.name: contributor.samples for contributor in manifest.contributors}
     columns = _credit_columns(main[0], before is not None, level, better)
-    spec = precision([c.phi for c in main])
-    rows = tuple(_credited(c, samples[c.contributor], before, spec) for c in main)
-    given, shares = sum(samples[c.contributor] for c in main), [c.share for c in main if c.share is not None]
-    total = [Cell("Sum", "name"), Cell(""), _count(given), _signed(sum(c.phi for c in main), spec), Cell("", "number")]
-    total += [Cell("", "number"), Cell(percent(sum(shares) if len(shares) == len(main) else None), "number")]
-    total += [Cell("", "number")] * (len(columns) - len(total))
-    return Table(f"Credits by {METHODS.get(main[0].method, main[0].method)}", columns, rows, tuple(total))
+    spec = precision([credit.phi for credit in main])
+    rows = tuple(_credit_row(credit, samples[credit.contributor], before, spec) for credit in main)
+    shares = [credit.share for credit in main if credit.share is not None]
+    total = [
+        Cell("Sum", "name"),
+        Cell(""),
+        _count(sum(samples[credit.contributor] for credit in main)),
+        _signed(sum(credit.phi for credit in main), spec),
+        EMPTY,
+        EMPTY,
+        Cell(percent(sum(shares) if len(shares) == len(main) else None), "number"),
+    ]
+    total += [EMPTY] * (len(columns) - len(total))
+    return Table(f"Credits by {method_title(main[0].method)}", columns, rows, tuple(total))
 
 
 def _credit_columns(main: Credit, change: bool, level: float, better: bool | None) -> tuple[Column, ...]:
     columns = [
         Column("Contributor", "name"),
-        Column("Images", "thumbs"),
-        Column("Given"),
-        Column("Credit", note=NOTES.get(main.method, ""), order="ascending" if better is False else "descending"),
-        Column(f"{portion(level)} interval", note="" if main.interval is None else f"by {METHODS[main.interval]}"),
-        Column("Rank", note=f"what the order of all allows at {portion(level)}, all ranks together"),
+        Column("Examples", "thumbs"),
+        Column("Images"),
+        Column(
+            "Credit", note=method_note(main.method), order="ascending" if better is False else "descending"
+        ),
+        Column(
+            f"{portion(level)} interval",
+            note="" if main.interval is None else f"by {method_title(main.interval)}",
+        ),
+        Column(
+            "Rank", note=f"the ranks that are possible at {portion(level)}, for all contributors together"
+        ),
         Column("Share", note="credit ÷ (v1 − v0)"),
     ]
-    return (*columns, Column("Change", note="since the previous round")) if change else tuple(columns)
+    if change:
+        columns.append(Column("Change", note="since the previous round"))
+    return tuple(columns)
 
 
-def _credited(c: Credit, given: int, before: Mapping[str, float] | None, spec: str) -> Row:
-    row: Row = (Cell(c.contributor, "name", c.contributor), Cell(c.contributor, "thumbs"), _count(given), _signed(c.phi, spec))
-    row += (Cell(interval(c.low, c.high, spec), "number", c.low), _rank(c), Cell(percent(c.share), "number", c.share))
-    return row if before is None else (*row, _since(c, before, spec))
+def _credit_row(credit: Credit, samples: int, before: Mapping[str, float] | None, spec: str) -> Row:
+    row: Row = (
+        Cell(credit.contributor, "name", credit.contributor),
+        Cell(credit.contributor, "thumbs"),
+        _count(samples),
+        _signed(credit.phi, spec),
+        Cell(interval(credit.low, credit.high, spec), "number", credit.low),
+        _rank(credit),
+        Cell(percent(credit.share), "number", credit.share),
+    )
+    return row if before is None else (*row, _change(credit, before, spec))
+
+
+def _rank(credit: Credit) -> Cell:
+    if credit.best is None:
+        return Cell(ABSENT, "number")
+    text = str(credit.best) if credit.best == credit.worst else f"{credit.best} to {credit.worst}"
+    return Cell(text, "number", credit.best)
+
+
+def _change(credit: Credit, before: Mapping[str, float], spec: str) -> Cell:
+    """The change of a credit since the previous round."""
+    old = before.get(credit.contributor)
+    return Cell("new", "number") if old is None else _signed(credit.phi - old, spec)
 
 
 def other_table(main: Sequence[Credit], by_method: Mapping[str, Sequence[Credit]]) -> Table | None:
-    """The credits of the same contributors by the other methods, with intervals that are not the published ones."""
-    others = {method: {c.contributor: c for c in found} for method, found in by_method.items() if method != main[0].method}
-    columns = tuple(Column(METHODS.get(method, method), note=NOTES.get(method, "")) for method in others)
-    spec = precision([c.phi for c in main])
-    rows = tuple(
-        (Cell(c.contributor, "name", c.contributor), *(_beside(found.get(c.contributor), c.interval, spec) for found in others.values()))
-        for c in main
-    )
-    return Table("The same contributors by other methods", (Column("Contributor", "name"), *columns), rows) if others else None
+    """The credits of the same contributors by the other methods, with those intervals that are not in the
+    table of the published credits. None where there are no other methods."""
+    others = {
+        method: {credit.contributor: credit for credit in credits}
+        for method, credits in by_method.items()
+        if method != main[0].method
+    }
+    if not others:
+        return None
+    columns = [Column("Contributor", "name")]
+    columns += [Column(method_title(method), note=method_note(method)) for method in others]
+    spec = precision([credit.phi for credit in main])
+    rows: list[Row] = []
+    for credit in main:
+        name = credit.contributor
+        cells = [_other_credit(own.get(name), credit.interval, spec) for own in others.values()]
+        rows.append((Cell(name, "name", name), *cells))
+    return Table("The same contributors by other methods", tuple(columns), tuple(rows))
 
 
-def _rank(c: Credit) -> Cell:
-    if c.best is None:
-        return Cell(ABSENT, "number")
-    return Cell(str(c.best) if c.best == c.worst else f"{c.best} to {c.worst}", "number", c.best)
-
-
-def interaction_table(interactions: Sequence[Interaction], better: bool | None) -> Table | None:
-    """The pairs of contributors that stand in for each other most, and those that help each other most, of one property: where less of it
-    is better, an interaction above 0 is of two that improve it less together."""
-    sign = -1 if better is False else 1
-    words = ("less together than apart", "more together than apart") if better is None else ("stand in for each other", "help each other")
-    columns = (
-        Column("Contributor", "name"), Column("With", "name"),
-        Column("Interaction", order="ascending" if sign > 0 else "descending"), Column("", "text"),
-    )  # fmt: skip
-    ordered = sorted(interactions, key=lambda i: sign * i.value)
-    shown = ordered if len(ordered) <= 2 * SHOWN_PAIRS else ordered[:SHOWN_PAIRS] + ordered[-SHOWN_PAIRS:]
-    spec = precision([i.value for i in shown])
-    rows = tuple(
-        (Cell(i.one, "name", i.one), Cell(i.other, "name", i.other), _signed(i.value, spec), Cell(words[sign * i.value > 0])) for i in shown
-    )
-    return Table("Who stands in for whom: Shapley interactions of a tree surrogate, without intervals", columns, rows) if rows else None
-
-
-def _beside(credit: Credit | None, shown: str | None, spec: str) -> Cell:
-    """Another method's credit, with its interval where that is not the one that is `shown` already."""
+def _other_credit(credit: Credit | None, shown: str | None, spec: str) -> Cell:
+    """The credit by another method, with its interval unless that is by the method `shown`, whose interval
+    the table of the published credits has."""
     if credit is None:
         return Cell(ABSENT, "number")
     cell = _signed(credit.phi, spec)
@@ -162,9 +187,46 @@ def _beside(credit: Credit | None, shown: str | None, spec: str) -> Cell:
     return replace(cell, text=f"{cell.text} ({interval(credit.low, credit.high, spec)})")
 
 
-def _since(credit: Credit, before: Mapping[str, float], spec: str) -> Cell:
-    old = before.get(credit.contributor)
-    return Cell("new", "number") if old is None else _signed(credit.phi - old, spec)
+def interaction_table(interactions: Sequence[Interaction], better: bool | None) -> Table | None:
+    """The pairs of contributors with the lowest and with the highest interactions of one property. None where
+    there are no interactions.
+
+    An interaction below 0 means that two contributors raise the property less together than the sum of what
+    each does alone. Where less of the property is better, an interaction above 0 means that they improve it
+    less together.
+    """
+    if not interactions:
+        return None
+    sign = -1 if better is False else 1
+    redundant, complementary = (
+        ("less together than apart", "more together than apart")
+        if better is None
+        else ("can replace each other", "complement each other")
+    )
+    columns = (
+        Column("Contributor", "name"),
+        Column("With", "name"),
+        Column("Interaction", order="ascending" if sign > 0 else "descending"),
+        Column("", "text"),
+    )
+    ordered = sorted(interactions, key=lambda interaction: sign * interaction.value)
+    if len(ordered) > 2 * SHOWN_PAIRS:
+        ordered = ordered[:SHOWN_PAIRS] + ordered[-SHOWN_PAIRS:]
+    spec = precision([interaction.value for interaction in ordered])
+    rows = tuple(
+        (
+            Cell(interaction.one, "name", interaction.one),
+            Cell(interaction.other, "name", interaction.other),
+            _signed(interaction.value, spec),
+            Cell(complementary if sign * interaction.value > 0 else redundant),
+        )
+        for interaction in ordered
+    )
+    caption = (
+        "Contributors that replace or complement each other: Shapley interactions of a tree surrogate, "
+        "without intervals"
+    )
+    return Table(caption, columns, rows)
 
 
 def _signed(value: float, spec: str) -> Cell:
@@ -176,6 +238,7 @@ def _count(value: int) -> Cell:
 
 
 def faith_table(faiths: Sequence[Faith]) -> Table:
+    """The agreement of the removal method with retraining, one row per size of coalition."""
     columns = (
         Column("Contributors kept", order="ascending"),
         Column("ρ with retraining"),
@@ -183,28 +246,33 @@ def faith_table(faiths: Sequence[Faith]) -> Table:
         Column("Coalitions"),
         Column("Verdict", "status"),
     )
-    return Table("Agreement with retraining, by size of coalition", columns, tuple(
+    rows = tuple(
         (
-            Cell(portion(f.alpha), "number", f.alpha),
-            Cell(number(f.rho, ".2f"), "number", f.rho),
-            Cell(interval(f.low, f.high, ".2f"), "number", f.low),
-            Cell(str(f.pairs), "number", f.pairs),
-            Cell(f.status, "status", f.status),
+            Cell(portion(faith.alpha), "number", faith.alpha),
+            Cell(number(faith.rho, ".2f"), "number", faith.rho),
+            Cell(interval(faith.low, faith.high, ".2f"), "number", faith.low),
+            Cell(str(faith.pairs), "number", faith.pairs),
+            Cell(faith.status, "status", faith.status),
         )
-        for f in sorted(faiths, key=lambda f: f.alpha)
-    ))  # fmt: skip
+        for faith in sorted(faiths, key=lambda faith: faith.alpha)
+    )
+    return Table("Agreement with retraining, by size of coalition", columns, rows)
 
 
 def score_table(judgements: Sequence[Judgement]) -> Table | None:
-    """Linear datamodelling scores of every property, size and method."""
+    """Linear datamodelling scores of every property, size and method; None where there are none."""
     columns = (
-        Column("Property", "text"), Column("Method", "text"), Column("Contributors kept"),
-        Column("LDS"), Column("Interval"), Column("Coalitions"),
-    )  # fmt: skip
+        Column("Property", "text"),
+        Column("Method", "text"),
+        Column("Contributors kept"),
+        Column("LDS"),
+        Column("Interval"),
+        Column("Coalitions"),
+    )
     rows = tuple(
         (
             Cell(title(judgement.property), "text", title(judgement.property)),
-            Cell(METHODS.get(score.method, score.method), "text", score.method),
+            Cell(method_title(score.method), "text", score.method),
             Cell(portion(score.alpha), "number", score.alpha),
             Cell(number(score.lds, ".2f"), "number", score.lds),
             Cell(interval(score.low, score.high, ".2f"), "number", score.low),
@@ -213,54 +281,85 @@ def score_table(judgements: Sequence[Judgement]) -> Table | None:
         for judgement in judgements
         for score in judgement.scores
     )
-    return Table("Rank correlation of summed credits with retrained models, −1 to 1", columns, rows) if rows else None
+    if not rows:
+        return None
+    return Table("Rank correlation of summed credits with retrained models, −1 to 1", columns, rows)
 
 
-def counterfactual_table(judgements: Sequence[Judgement], better: Mapping[str, bool | None], games: Mapping[str, str]) -> Table | None:
-    """What each property became without some contributors. better: by property; games: what a game's id means."""
+def counterfactual_table(
+    judgements: Sequence[Judgement], better: Mapping[str, bool | None], games: Mapping[str, str]
+) -> Table | None:
+    """The value of each property without some contributors; None where none were removed.
+
+    better: by property, whether more of it is better. games: how models are made in the game of each id.
+    """
     columns = (
-        Column("Property", "text"), Column("Model", "text"), Column("Value"), Column("Change"), Column("Standard error"),
-        Column("", "text"), Column("Removed", "names"), Column("Obtained by", "text"),
-    )  # fmt: skip
+        Column("Property", "text"),
+        Column("Model", "text"),
+        Column("Value"),
+        Column("Change"),
+        Column("Standard error"),
+        Column("", "text"),
+        Column("Removed", "names"),
+        Column("Obtained by", "text"),
+    )
     rows: list[Row] = []
     for judgement in judgements:
-        spec = precision([c.value for c in judgement.counterfactuals])
-        rows += [_without(judgement.property, c, spec, better.get(judgement.property), games) for c in judgement.counterfactuals]
-    return Table("Against the model of everybody, same seeds", columns, tuple(rows)) if rows else None
+        spec = precision([item.value for item in judgement.counterfactuals])
+        rows += [
+            _counterfactual_row(judgement.property, item, spec, better.get(judgement.property), games)
+            for item in judgement.counterfactuals
+        ]
+    if not rows:
+        return None
+    return Table("Compared with the model of all contributors, with the same seeds", columns, tuple(rows))
 
 
-def _without(name: str, c: Counterfactual, spec: str, better: bool | None, games: Mapping[str, str]) -> Row:
-    plus = "+" if c.change is not None and c.change > 0 else ""
-    turn = "" if not c.change or better is None else "better" if (c.change > 0) is better else "worse"
+def _counterfactual_row(
+    name: str, item: Counterfactual, spec: str, better: bool | None, games: Mapping[str, str]
+) -> Row:
+    plus = "+" if item.change is not None and item.change > 0 else ""
+    effect = ""
+    if item.change and better is not None:
+        effect = "better" if (item.change > 0) is better else "worse"
     return (
         Cell(title(name), "text", title(name)),
-        Cell(c.label, "text", c.label),
-        Cell(number(c.value, spec), "number", c.value),
-        Cell(plus + percent(c.change), "number", c.change),
-        Cell(percent(c.se), "number", c.se),
-        Cell(turn),
-        Cell(number(len(c.removed), ",.0f"), "names", len(c.removed), c.removed),
-        Cell(games.get(c.game, c.game[:12]), "text", c.game),
+        Cell(item.label, "text", item.label),
+        Cell(number(item.value, spec), "number", item.value),
+        Cell(plus + percent(item.change), "number", item.change),
+        Cell(percent(item.se), "number", item.se),
+        Cell(effect),
+        Cell(number(len(item.removed), ",.0f"), "names", len(item.removed), item.removed),
+        Cell(games.get(item.game, item.game[:12]), "text", item.game),
     )
 
 
-def cost_table(costs: Sequence[Spent]) -> Table | None:
-    """What each stage took, and the sum."""
-    columns = (Column("Stage", "text"), Column("Made"), Column("Time"), Column("Each"), Column("Part"), Column("Device", "text"))
-    whole = sum(cost.seconds for cost in costs)
+def cost_table(costs: Sequence[CostLine]) -> Table | None:
+    """The time of each stage, and their sum; None without costs."""
+    if not costs:
+        return None
+    columns = (
+        Column("Stage", "text"),
+        Column("Made"),
+        Column("Time"),
+        Column("Each"),
+        Column("Share"),
+        Column("Device", "text"),
+    )
+    seconds = sum(cost.seconds for cost in costs)
     devices = ", ".join(sorted({cost.device for cost in costs}))
-    empty = Cell("", "number")
-    total = (Cell("Sum"), empty, Cell(duration(whole), "number"), empty, empty, Cell(devices))
-    return Table("Time on the device, by stage", columns, tuple(_spent(cost, whole) for cost in costs), total) if costs else None
+    total = (Cell("Sum"), EMPTY, Cell(duration(seconds), "number"), EMPTY, EMPTY, Cell(devices))
+    rows = tuple(_cost_row(cost, seconds) for cost in costs)
+    return Table("Time on the device, by stage", columns, rows, total)
 
 
-def _spent(cost: Spent, whole: float) -> Row:
+def _cost_row(cost: CostLine, all_seconds: float) -> Row:
     each = cost.seconds / cost.count if cost.count else None
     return (
         Cell(cost.stage, "text", cost.stage),
         _count(cost.count),
         Cell(duration(cost.seconds), "number", cost.seconds),
         Cell(ABSENT if each is None else duration(each), "number", each),
-        Cell(percent(cost.seconds / whole if whole else None), "number", cost.seconds),
+        Cell(percent(cost.seconds / all_seconds if all_seconds else None), "number", cost.seconds),
         Cell(cost.device, "text", cost.device),
     )

@@ -1,61 +1,65 @@
-"""Damage is found by `plan`, before compute is spent: it reads what a round will start from, or what a committed one consists of."""
+"""Finding damage before compute is spent: `plan` reads what a round will start from, and what a committed
+round consists of."""
 
 from collections.abc import Iterable
 
 from apportion.errors import Damaged, NotFound
 from apportion.records import Commit, Credits, Wanted
-from apportion.stages.collection import images_key
-from apportion.stages.round import Round, reference_key, round_key, weights_key
-
-MADE_BY = {
-    "credits.json": "attribute",
-    "credits.csv": "attribute",
-    "followup.json": "attribute",
-    "evidence.json": "evaluate",
-    "statement.csv": "publish",
-    "report.html": "publish",
-}
-"""The files of a committed round, and the stage that makes each again where it is gone."""
+from apportion.rounds.round import Round
+from apportion.store.layout import (
+    COMMIT_FILE,
+    CREDITS_FILE,
+    MADE_BY,
+    images_key,
+    reference_key,
+    weights_key,
+)
 
 
-def read_materials(round: Round, pending: Iterable[Wanted]) -> None:
-    """Reads what there is of what the stages will read: training images, models, reference, what pending evaluations have got so far.
+def read_inputs(this_round: Round, pending: Iterable[Wanted]) -> None:
+    """Reads what is stored of the inputs of the stages: training images, models, references, and what the
+    pending evaluations have so far.
 
-    What is not there is made by the stages. Raises Damaged.
+    What is missing is made by the stages. Raises Damaged.
     """
-    keys = [weights_key(round.plan.base), weights_key(round.plan.pruned or round.plan.base), reference_key(round.plan.reference)]
-    keys += [images_key(data) for data in round.manifest.everybody]
+    keys = [weights_key(this_round.plan.base.id)]
+    for game in this_round.games.values():
+        if game.recipe.start is not None:
+            keys.append(weights_key(game.recipe.start.id))
+        keys += [reference_key(item.reference) for item in game.properties if item.reference is not None]
+    keys += [images_key(data) for data in this_round.manifest.all_data]
     for item in pending:
-        samples = round.samples_key(item)  # where they are, nothing reads the model any more
-        keys.append(samples if round.store.exists(samples) else round.weights_key(item))
+        samples = this_round.samples_key(item)
+        # Once there are images, no stage reads the model again.
+        keys += [samples] if this_round.store.exists(samples) else this_round.weights_keys(item)
     for key in dict.fromkeys(keys):
-        if round.store.exists(key):
-            round.store.get(key)
+        if this_round.store.exists(key):
+            this_round.store.get(key)
 
 
 def read_committed(uri: str) -> Commit:
-    """Reads everything that a committed round consists of. Raises Damaged or NotFound, saying what to run, where it is not whole."""
-    round = Round.open(uri)
+    """Reads everything that a committed round consists of. Raises Damaged or NotFound, saying what to run,
+    where a part of it is damaged or missing."""
+    this_round = Round.open(uri)
     for name in MADE_BY:
-        _read(round, name)
-    for _ in round.ledger.read_all(round.wanted):
+        _read(this_round, name)
+    for _ in this_round.ledger.read_all(this_round.wanted):
         pass
-    key = round_key(round.id, "round.json")
-    return Commit.parse(round.store.get(key), round.store.where(key))
+    return Commit.parse(this_round.read(COMMIT_FILE), this_round.where(COMMIT_FILE))
 
 
 def read_credits(uri: str) -> Credits:
     """The credits of a committed round. Raises as `read_committed` does."""
-    round = Round.open(uri)
-    _read(round, "credits.json")
-    return round.credits
+    this_round = Round.open(uri)
+    _read(this_round, CREDITS_FILE)
+    return this_round.credits
 
 
-def _read(round: Round, name: str) -> None:
+def _read(this_round: Round, name: str) -> None:
     try:
-        round.store.get(round_key(round.id, name))
+        this_round.read(name)
     except NotFound as missing:
         raise Damaged(
-            f"found no {name} in the committed round {round.uri}, expected it beside round.json; "
-            f"`apportion {MADE_BY[name]} {round.uri}` makes it again"
+            f"found no {name} in the committed round {this_round.uri}, expected it beside {COMMIT_FILE}; "
+            f"`apportion {MADE_BY[name]} {this_round.uri}` makes it again"
         ) from missing

@@ -1,31 +1,54 @@
 """Models as stored objects, and the images they generate."""
 
 import numpy as np
-from diffusers.models.unets.unet_2d import UNet2DModel
 from numpy.typing import NDArray
+from torch import nn
 
-from apportion.config import Config
-from apportion.diffusion import ddpm
+from apportion.config.sampling import Sampling
 from apportion.diffusion.compute import Compute
-from apportion.diffusion.sample import sample
-from apportion.diffusion.train import Ticker
-from apportion.stages.spent import Spent, timed
+from apportion.diffusion.family import family_of
+from apportion.diffusion.sampler import Sampler, averaged
+from apportion.progress import Ticker
+from apportion.records import Cost, Recipe, Wanted
+from apportion.rounds.cost import cost_header, read_cost, timed
+from apportion.rounds.round import Round
 from apportion.store import Store
 
 
-def dump_model(unet: UNet2DModel, seconds: float, compute: Compute) -> bytes:
-    return ddpm.dump(unet, Spent(seconds, 0.0, compute.name).header())
+def dump_model(recipe: Recipe, model: nn.Module, cost: Cost) -> bytes:
+    """A model as a stored object, with what it cost."""
+    return family_of(recipe.model).dump(model, cost_header(cost))
 
 
-def load_model(store: Store, key: str, compute: Compute) -> tuple[UNet2DModel, Spent]:
-    data = store.get(key)
-    return ddpm.load(data, store.where(key), compute.device), Spent.read(data, store.where(key))
+def load_model(store: Store, recipe: Recipe, key: str, compute: Compute) -> tuple[nn.Module, Cost]:
+    """A stored model on a device, and what it cost. Raises NotFound or Damaged."""
+    data, where = store.get(key), store.where(key)
+    return family_of(recipe.model).load(data, where, compute.device), read_cost(data, where)
+
+
+def load_sampler(this_round: Round, wanted: Wanted, compute: Compute) -> tuple[Sampler, Cost]:
+    """What the images of a coalition are sampled from, and what its model cost. Weights in a mixture serve
+    other coalitions too, and are charged to none of them. Raises NotFound or Damaged."""
+    recipe, mixture = this_round.games[wanted.game].recipe, this_round.mixture(wanted)
+    keys = this_round.weights_keys(wanted)
+    loaded = [load_model(this_round.store, recipe, key, compute) for key in keys]
+    models, weights = [model for model, _ in loaded], [part.weight for part in mixture.parts]
+    cost = loaded[0][1] if len(loaded) == 1 else Cost(device=compute.name)
+    if mixture.average == "weights":
+        return Sampler((averaged(models, weights),), conditions=mixture.conditions), cost
+    return Sampler(tuple(models), tuple(weights), mixture.conditions), cost
 
 
 def generate(
-    unet: UNet2DModel, config: Config, seed: int, compute: Compute, spent: Spent | None = None, tick: Ticker | None = None
-) -> tuple[NDArray[np.uint8], Spent]:
-    """Seeded images of a model, and what they and the model cost."""
+    recipe: Recipe,
+    sampler: Sampler,
+    sampling: Sampling,
+    seed: int,
+    compute: Compute,
+    cost: Cost | None = None,
+    tick: Ticker | None = None,
+) -> tuple[NDArray[np.uint8], Cost]:
+    """Seeded images uint8 (images, 3, side, side), and what they and their model (`cost`) cost."""
     with timed() as clock:
-        images = sample(unet, config.sampling, seed, compute, tick).numpy()
-    return images, Spent(spent.finetune if spent else 0.0, clock.seconds, compute.name)
+        images = family_of(recipe.model).sample(sampler, sampling, seed, compute, tick).numpy()
+    return images, Cost(finetune=cost.finetune if cost else 0.0, sample=clock.seconds, device=compute.name)

@@ -1,31 +1,60 @@
-"""Feature networks in a store, where `plan` copies them: what a round is scored by cannot change while it runs."""
+"""Feature networks in a store. `plan` copies them there, so that the network a property is measured with
+cannot change while a round runs."""
 
-from apportion.errors import Damaged
-from apportion.properties.network import FeatureNetwork, load, network_hash
-from apportion.stages.round import Round
-from apportion.store import Store
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import unquote
 
+from apportion.errors import Damaged, PropertyError, StoreError
+from apportion.store import Store, open_store
+from apportion.store.layout import network_key
 
-def network_key(network: str) -> str:
-    return f"networks/{network}.safetensors"
-
-
-def of(round: Round) -> FeatureNetwork | None:
-    """The feature network that a round's games are scored by; None where no property needs one. Raises as `stored` does."""
-    named = next((found.network for found in round.credit_game.properties if found.network is not None), None)
-    return None if named is None else stored(round.store, named)
+EMBEDDED = "openmoji"
+"""The name of the feature network that comes with the embedded drawings."""
 
 
-def keep(store: Store, network: bytes) -> None:
-    """Stores a network under its hash, once. Raises Damaged where what is there already is another."""
-    if not store.ensure(network_key(network_hash(network)), lambda: network):
-        stored(store, network_hash(network))
+def network_hash(data: bytes) -> str:
+    """How a game names a feature network."""
+    return hashlib.sha256(data).hexdigest()[:32]
 
 
-def stored(store: Store, named: str) -> FeatureNetwork:
-    """The feature network of that hash. Raises NotFound, or Damaged where what is stored under it is another."""
-    key = network_key(named)
+def read_network(uri: str) -> bytes:
+    """The file at a URI: "openmoji" (embedded), a local path, file:///… or s3://bucket/key.
+
+    On S3 the object must carry its sha256 as metadata, as `Store` writes it. Raises PropertyError where it
+    cannot be read.
+    """
+    try:
+        if uri == EMBEDDED:
+            return files("apportion").joinpath("datasets", "openmoji", "classifier.safetensors").read_bytes()
+        if uri.startswith("s3://"):
+            folder, _, key = uri.rpartition("/")
+            return open_store(folder).get(key)
+        if uri.startswith("file:///"):
+            return Path(unquote(uri.removeprefix("file://"))).read_bytes()
+        if "://" in uri:
+            raise PropertyError(
+                f"found {uri!r}, expected openmoji, a path, file:///path or s3://bucket/key (option network)"
+            )
+        return Path(uri).read_bytes()
+    except (OSError, StoreError, ValueError) as error:  # ValueError: a null byte in the path
+        raise PropertyError(f"cannot read the feature network {uri!r} (option network): {error}") from error
+
+
+def keep_network(store: Store, data: bytes) -> None:
+    """Stores a network under its hash, once. Raises Damaged where another one is stored there."""
+    if not store.ensure(network_key(network_hash(data)), lambda: data):
+        stored_network(store, network_hash(data))
+
+
+def stored_network(store: Store, network: str) -> bytes:
+    """The stored network of that hash. Raises NotFound, or Damaged where another one is stored there."""
+    key = network_key(network)
     data = store.get(key)
-    if network_hash(data) != named:
-        raise Damaged(f"found network {network_hash(data)} in {store.where(key)}, expected {named}; it is left as it is")
-    return load(data, store.where(key))
+    if network_hash(data) != network:
+        raise Damaged(
+            f"found network {network_hash(data)} in {store.where(key)}, expected {network}; it is left as "
+            "it is"
+        )
+    return data

@@ -9,123 +9,145 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apportion.datasets import duplicates
-from apportion.diffusion.images import Images
+from apportion.diffusion.images import TrainingImages
 from apportion.properties import PROPERTIES
-from apportion.records import Credits, Evaluation, Purpose, Wanted
+from apportion.records import Credits, Evaluation, Purpose, samples_address
 from apportion.report.attribution import ATTRIBUTIONS
 from apportion.report.page import SHOWN, Grid, Page
-from apportion.report.tables import Spent
-from apportion.stages import spent
-from apportion.stages.collection import read_contributions, training_images
-from apportion.stages.generated import load_samples
-from apportion.stages.round import Round, samples_key, weights_key
+from apportion.report.tables import CostLine
+from apportion.rounds.cost import read_cost
+from apportion.rounds.round import Round
+from apportion.rounds.samples import load_samples
+from apportion.rounds.training_data import read_contributions, training_images
+from apportion.store.layout import samples_key, weights_key
+from apportion.valuation.methods import METHODS
 
-PICTURED = 32  # generated images in each grid
+PICTURED = 32
+"""Generated images in each grid."""
 
-PURPOSES: dict[Purpose, str] = {
-    "v0": "value of nobody",
-    "v1": "value of everybody",
-    "design": "coalitions for the credits",
-    "loo": "everybody but one",
-    "aoi": "one alone",
-    "datamodel": "coalitions of one size",
-    "exact_v0": "value of nobody, retrained",
-    "exact_v1": "value of everybody, retrained",
-    "exact": "coalitions for the credits, retrained",
-    "held_out": "held-out coalitions, retrained",
-    "paired": "held-out coalitions, cheap game",
-    "counterfactual": "removal of top and random contributors",
-}
+LIBRARIES = ("torch", "diffusers", "torch-pruning", "numpy", "scipy", "xgboost-cpu")
 
 
-def page(round: Round, before: Credits | None) -> Page:
+def page(this_round: Round, before: Credits | None) -> Page:
     """The page of a round whose credits and evidence are committed."""
+    store, resolution = this_round.store, this_round.config.data.resolution
+    thumbnails = {
+        contributor.name: _thumbnails(training_images(store, [contributor.data], resolution))
+        for contributor in this_round.manifest.contributors
+    }
     return replace(
-        outline(round, before),
-        thumbnails={
-            c.name: _thumbnails(training_images(round.store, [c.data], round.config.data.resolution)) for c in round.manifest.contributors
-        },
-        grids=list(_grids(round)),
-        costs=list(_costs(round)),
-        games={round.plan.truth_game: "retraining", round.plan.credit_game: round.config.removal.method.replace("_", " ")},
-        facts=_facts(round),
-        config=round.config.model_dump(mode="json", exclude={"store", "tracking"}),
-        warnings=duplicates(read_contributions(round.store, round.manifest)),
+        outline(this_round, before),
+        thumbnails=thumbnails,
+        grids=list(_grids(this_round)),
+        costs=list(_costs(this_round)),
+        games={game: _made(this_round, game) for game in this_round.games},
+        facts=_facts(this_round),
+        config=this_round.config.model_dump(mode="json", exclude={"store", "tracking"}),
+        warnings=duplicates(read_contributions(store, this_round.manifest)),
     )
 
 
-def outline(round: Round, before: Credits | None) -> Page:
-    """Of the page only what needs no image: enough for its charts."""
+def outline(this_round: Round, before: Credits | None) -> Page:
+    """The parts of the page that need no image: enough for its charts."""
     return Page(
-        project=round.config.project,
-        manifest=round.manifest,
-        credits=round.credits,
-        meanings={name: PROPERTIES[name] for name in sorted(round.config.properties)},
-        attribution=ATTRIBUTIONS[round.config.data.source],
-        evidence=round.evidence,
+        project=this_round.config.project,
+        manifest=this_round.manifest,
+        credits=this_round.credits,
+        meanings={name: PROPERTIES[name] for name in sorted(this_round.config.properties)},
+        attribution=ATTRIBUTIONS[this_round.config.data.source],
+        evidence=this_round.evidence,
         previous=before,
-        threshold=round.config.evaluation.threshold,
+        threshold=this_round.config.evaluation.threshold,
     )
 
 
-def _thumbnails(images: Images) -> NDArray[np.uint8]:
+def _made(this_round: Round, game: str) -> str:
+    """How models of a game are obtained, for readers."""
+    method = this_round.games[game].recipe.removal.method
+    return "retraining" if method == "retrain" else method.replace("_", " ")
+
+
+def _thumbnails(images: TrainingImages) -> NDArray[np.uint8]:
     return images.pixels[:SHOWN].transpose(0, 2, 3, 1)
 
 
-def _grids(round: Round) -> Iterator[Grid]:
-    """Images from the same noise: of everybody's model in the game of the counterfactual, then of those without some contributors."""
-    removals = [wanted for wanted, _ in round.evaluations("counterfactual")]
-    first = [wanted for wanted, _ in round.evaluations("v1")][:1]
-    for wanted in _one_seed(removals) or first:
-        gone = [who for who, kept in zip(round.manifest.names, wanted.mask(round.manifest.n), strict=True) if not kept]
-        title = f"Without {', '.join(gone)}" if gone else "Everybody"
-        made = "retrained" if wanted.game == round.plan.truth_game else round.config.removal.method.replace("_", " ")
-        images = _samples(round, round.samples_key(wanted))
+def _grids(this_round: Round) -> Iterator[Grid]:
+    """Images from the same noise: of the grand coalition in the game of the counterfactual removal, then of
+    the coalitions without some contributors."""
+    removals = [wanted for wanted, _ in this_round.evaluations("counterfactual")]
+    grand = [wanted for wanted, _ in this_round.evaluations("v1")][:1]
+    for wanted in [item for item in removals if item.seed == removals[0].seed] or grand:
+        kept = wanted.mask(this_round.manifest.n)
+        removed = [name for name, keep in zip(this_round.manifest.names, kept, strict=True) if not keep]
+        title = f"Without {', '.join(removed)}" if removed else "All contributors"
+        images = _samples(this_round, this_round.samples_key(wanted))
         if images is not None:
+            made = "retrained" if this_round.is_retrained(wanted) else _made(this_round, wanted.game)
             yield Grid(title, f"{made}, seed {wanted.seed}", images)
-    full = _samples(round, samples_key(round.truth_game.samples(round.config.seed, round.manifest.everybody)))
+    base = this_round.plan.base
+    full = _samples(this_round, samples_key(samples_address(base.id, this_round.game("truth").sampling)))
     if full is not None:
-        yield Grid("The base model", f"trained on everybody's data, seed {round.config.seed}", full, same_noise=False)
+        yield Grid("The base model", f"trained on all data, seed {base.seed}", full, same_noise=False)
 
 
-def _one_seed(removals: list[Wanted]) -> list[Wanted]:
-    return [wanted for wanted in removals if wanted.seed == removals[0].seed]
-
-
-def _samples(round: Round, key: str) -> NDArray[np.uint8] | None:
-    """The first images of a set, or None where they have expired: evidence outlives pictures."""
-    if not round.store.exists(key):
+def _samples(this_round: Round, key: str) -> NDArray[np.uint8] | None:
+    """The first images of a set, or None where they have expired: a report does not need them."""
+    if not this_round.store.exists(key):
         return None
-    return load_samples(round.store, key)[0][:PICTURED].transpose(0, 2, 3, 1)
+    return load_samples(this_round.store, key)[0][:PICTURED].transpose(0, 2, 3, 1)
 
 
-def _costs(round: Round) -> Iterator[Spent]:
-    for label, address in (("base model", round.plan.base), ("pruned model", round.plan.pruned)):
-        key = weights_key(address or "")
-        if address and round.store.exists(key):
-            cost = spent.Spent.read(round.store.get(key), round.store.where(key))
-            yield Spent(label, 1, cost.finetune, cost.device)
-    for purpose, label in PURPOSES.items():
-        evaluations = [evaluation for _, evaluation in round.evaluations(purpose)]
+def purposes() -> dict[Purpose, str]:
+    """What evaluations of each purpose are called, in the order in which the report lists their cost."""
+    return {
+        "v0": "value of the empty coalition",
+        "v1": "value of the grand coalition",
+        "design": "coalitions for the credits",
+        **{name: row.own_title for name, row in METHODS.items() if row.own},
+        "retrained_v0": "value of the empty coalition, retrained",
+        "retrained_v1": "value of the grand coalition, retrained",
+        "retrained": "coalitions for the credits, retrained",
+        "held_out": "held-out coalitions, retrained",
+        "paired": "held-out coalitions, game of the credits",
+        "counterfactual": "removal of top and random contributors",
+    }
+
+
+def _costs(this_round: Round) -> Iterator[CostLine]:
+    start = this_round.game("credit").recipe.start
+    models = {"base model": this_round.plan.base.id}
+    if start is not None and start.pruning is not None:
+        models["pruned model"] = start.id
+    for label, address in models.items():
+        key = weights_key(address)
+        if this_round.store.exists(key):
+            cost = read_cost(this_round.store.get(key), this_round.store.where(key))
+            yield CostLine(label, 1, cost.finetune, cost.device)
+    for purpose, label in purposes().items():
+        evaluations = [evaluation for _, evaluation in this_round.evaluations(purpose)]
         if evaluations:
-            yield Spent(label, len(evaluations), sum(e.cost.total for e in evaluations), _devices(evaluations))
+            seconds = sum(evaluation.cost.total for evaluation in evaluations)
+            yield CostLine(label, len(evaluations), seconds, _devices(evaluations))
 
 
 def _devices(evaluations: list[Evaluation]) -> str:
     return ", ".join(sorted({evaluation.cost.device for evaluation in evaluations}))
 
 
-def _facts(round: Round) -> list[tuple[str, str]]:
-    libraries = ", ".join(f"{name} {version(name)}" for name in ("torch", "diffusers", "torch-pruning", "numpy", "scipy", "xgboost-cpu"))
+def _facts(this_round: Round) -> list[tuple[str, str]]:
+    plan, credit = this_round.plan, this_round.game("credit")
+    start = credit.recipe.start
+    pruned = start.id if start is not None and start.pruning is not None else "none"
+    libraries = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
     return [
-        ("Round", round.id),
-        ("Manifest", round.plan.manifest),
-        ("Base model", round.plan.base),
-        ("Pruned model", round.plan.pruned or "none"),
-        ("Game of the credits", round.plan.credit_game),
-        ("Game of the evidence (retraining)", round.plan.truth_game),
-        ("Precision", round.credit_game.recipe.precision),
-        ("Apportion", round.plan.code),
+        ("Round", this_round.id),
+        ("Manifest", plan.manifest),
+        ("Base model", plan.base.id),
+        ("Pruned model", pruned),
+        ("Game of the credits", plan.games["credit"]),
+        ("Game of the evidence (retraining)", plan.games["truth"]),
+        ("Precision", credit.recipe.precision),
+        ("Apportion", plan.code),
         ("Python", platform.python_version()),
         ("Libraries", libraries),
     ]

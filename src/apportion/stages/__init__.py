@@ -1,21 +1,21 @@
-"""One module per stage of a round: read records, call the maths, commit records."""
+"""One module per stage of a round (`apportion.config.stages.STAGES`): open the round, call the maths, commit
+records."""
 
 import logging
 import time
 from importlib import import_module
 
-log = logging.getLogger(__name__)
+from apportion.config.stages import STAGES
 
-SHARDED = ("finetune", "sample", "score")
-STAGES = ("train", "prune", *SHARDED, "attribute", "evaluate", "publish")
-"""Those that are told a round's address; `plan` makes it and `close` ends its tracking."""
+log = logging.getLogger(__name__)
 
 
 def run(stage: str, round_uri: str, shard: int = 0) -> int | str:
-    """Runs one stage and says how long it took. Stages are imported when they run: planning needs no diffusion library."""
+    """Runs one stage of a planned round and logs how long it took. The stage is imported only then: planning
+    needs no diffusion library."""
     start = time.perf_counter()
-    arguments = (round_uri, shard) if stage in SHARDED else (round_uri,)
-    value: int | str = import_module(f"apportion.stages.{stage}").run(*arguments)
-    suffix = f" {shard}" if stage in SHARDED else ""
-    log.info("stage %s%s: %.1f s", stage, suffix, time.perf_counter() - start)
-    return value
+    sharded = STAGES[stage].sharded
+    arguments = (round_uri, shard) if sharded else (round_uri,)
+    result: int | str = import_module(f"apportion.stages.{stage}").run(*arguments)
+    log.info("stage %s%s: %.1f s", stage, f" {shard}" if sharded else "", time.perf_counter() - start)
+    return result

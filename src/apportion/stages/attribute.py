@@ -1,164 +1,161 @@
-"""attribute: the ledger's values to credits, by every method, and the coalitions that those credits call for."""
+"""attribute: the ledger's values to credits, by every method, and the coalitions that those credits call
+for."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator
 from itertools import combinations
 
 import numpy as np
 
-from apportion.config import Method
-from apportion.errors import ApportionError, ValuationError
-from apportion.evaluation.counterfactual import without_random, without_top
-from apportion.properties import PROPERTIES
-from apportion.records import CREDITS, Credit, Credits, Endpoint, Followup, Interaction, Looked, Pilot, Purpose, Wanted
-from apportion.stages.estimates import METHODS, Array, Estimate, Paired, Rows, Sample
-from apportion.stages.round import ENDPOINT_SEEDS, Round
+from apportion.errors import ValuationError
+from apportion.planning.coalitions import removals
+from apportion.records import (
+    Credit,
+    Credits,
+    Endpoint,
+    Followup,
+    Interaction,
+    PilotResult,
+    StoppingStatus,
+)
+from apportion.report.spreadsheets import credits_table
+from apportion.rounds.round import Round
+from apportion.rounds.values import Array, goodness, method_input
+from apportion.store import layout
 from apportion.valuation import intervals, multifidelity, sequential, shapley
-from apportion.valuation.inputs import ends
+from apportion.valuation.inputs import checked_endpoints
+from apportion.valuation.methods import METHODS, Estimate, MethodInput, chosen
 
-SURE = 2.0
-"""Standard errors that v1 - v0 is off 0 by before it is divided into shares."""
-
-SAMPLED: tuple[Purpose, ...] = ("design", "v0", "v1", "loo", "aoi", "datamodel", "exact")
-"""What the methods read of a round."""
+STANDARD_ERRORS = 2.0
+"""v1 - v0 must differ from 0 by this many standard errors before it is divided into shares."""
 
 
 def run(round_uri: str) -> int:
     """Commits the credits of a round; returns how many further evaluations they call for."""
-    round = Round.open(round_uri)
-    round.write("credits.json", lambda: credit(round).dump())
-    round.write("credits.csv", lambda: table(round.credits).encode())
-    round.write("followup.json", lambda: follow(round).dump())
-    return len(round.ledger.pending(round.followup.wanted))
+    this_round = Round.open(round_uri)
+    this_round.write(layout.CREDITS_FILE, lambda: credits_of(this_round).dump())
+    this_round.write(layout.CREDITS_CSV, lambda: credits_table(this_round.credits).encode())
+    this_round.write(layout.FOLLOWUP_FILE, lambda: follow(this_round).dump())
+    return len(this_round.ledger.pending(this_round.followup.wanted))
 
 
-def credit(round: Round) -> Credits:
-    """Raises ApportionError for a round that was planned when credits came from values in another way: that names another round."""
-    if round.plan.credits != CREDITS:
-        raise ApportionError(
-            f"found round {round.id} of Apportion {round.plan.code}, which made credits in another way (records.CREDITS "
-            f"{round.plan.credits}, expected {CREDITS}): that version makes and verifies them; `plan` here makes a round of its evaluations"
-        )
-    names = sorted(round.config.properties)
-    samples, pilots = {name: sample(round, name) for name in names}, []
+def credits_of(this_round: Round) -> Credits:
+    """The credits of a round by all its methods, from the ledger."""
+    options = this_round.config.valuation
+    given = {name: method_input(this_round, name) for name in sorted(this_round.config.properties)}
+    pilots = {name: pilot(this_round, name, values) for name, values in given.items()}
     credits: list[Credit] = []
-    for name, s in samples.items():
-        held = pilot(round, name, s)
-        pilots += [held] if held else []
-        used = [method for method in s.valuation.chosen if method != "multifidelity" or (held and held.use)]
-        for method in used:
-            credits += _credits(round, name, method, s, METHODS[method](s))
-    paired = {name: s.paired for name, s in samples.items() if s.paired}
+    published: dict[str, str] = {}
+    for name, values in given.items():
+        result = pilots[name]
+        supported = result is not None and result.use
+        methods = [method for method in chosen(options) if METHODS[method].always or supported]
+        published[name] = methods[0]
+        for method in methods:
+            credits += _credits(this_round, name, method, values, METHODS[method].estimate(values))
+    retrained = {name: values.retrained for name, values in given.items() if values.retrained}
+    first = next(iter(given.values()))
     return Credits(
-        round=round.id,
+        round=this_round.id,
         credits=tuple(credits),
-        v0={name: endpoint(s.v0) for name, s in samples.items()},
-        v1={name: endpoint(s.v1) for name, s in samples.items()},
-        exact_v0={name: endpoint(p.v0) for name, p in paired.items()},
-        exact_v1={name: endpoint(p.v1) for name, p in paired.items()},
-        coalitions=len(samples[names[0]].Z),
-        level=round.config.valuation.level,
-        covers=_covers(round, samples[names[0]]),
-        pilots=tuple(pilots),
-        interactions=tuple(found for name, s in samples.items() for found in _interactions(round, name, s)),
-        looked=_looked(round, samples),
+        published=published,
+        v0={name: endpoint(values.v0) for name, values in given.items()},
+        v1={name: endpoint(values.v1) for name, values in given.items()},
+        retrained_v0={name: endpoint(rows.v0) for name, rows in retrained.items()},
+        retrained_v1={name: endpoint(rows.v1) for name, rows in retrained.items()},
+        coalitions=len(first.Z),
+        level=options.level,
+        covers=_covers(this_round, first),
+        pilots=tuple(result for result in pilots.values() if result is not None),
+        interactions=tuple(
+            pair for name, values in given.items() for pair in _interactions(this_round, name, values)
+        ),
+        stopping=_stopping(this_round, given),
     )
 
 
-def sample(round: Round, name: str) -> Sample:
-    """What the methods see of one property."""
-    valuation = round.config.valuation
-    rows = {purpose: _rows(round, name, purpose) for purpose in SAMPLED}
-    (Z, y), exact = rows["design"], rows["exact"]
-    stated = valuation.stated_v0.get(name)
-    v0 = rows["v0"][1] if stated is None else np.array(stated)
-    paired = None
-    if valuation.exact:
-        exact_v0 = _rows(round, name, "exact_v0")[1] if stated is None else v0
-        paired = Paired(*exact, y[: len(exact[1])], exact_v0, _rows(round, name, "exact_v1")[1])
-    looks = tuple(valuation.stop.looks[: round.plan.look + 1]) if valuation.stop else ()
-    sign = -1 if PROPERTIES[name].higher_is_better is False else 1
-    return Sample(Z, y, v0, rows["v1"][1], valuation.level, sign, valuation, rows, paired, looks)
-
-
-def _rows(round: Round, name: str, purpose: Purpose) -> Rows:
-    """The coalitions that were evaluated for a purpose, in the order of the plan, and their values of one property."""
-    found = round.evaluations(purpose)
-    return round.masks([wanted for wanted, _ in found]), np.array([evaluation.values[name] for _, evaluation in found])
-
-
-def _credits(round: Round, name: str, method: Method, s: Sample, found: Estimate) -> Iterator[Credit]:
-    v0, v1 = (s.paired.v0, s.paired.v1) if found.exact and s.paired else (s.v0, s.v1)
-    shared = ends(v0, v1)
-    order = s.measured.look.order if found.interval == "leverage" and s.measured else None
-    for i, contributor in enumerate(round.manifest.names):
-        phi = float(found.phi[i])
+def _credits(
+    this_round: Round, name: str, method: str, given: MethodInput, estimate: Estimate
+) -> Iterator[Credit]:
+    v0, v1 = given.v0, given.v1
+    if estimate.of_retraining and given.retrained:
+        v0, v1 = given.retrained.v0, given.retrained.v1
+    between = checked_endpoints(v0, v1)
+    shareable = abs(between.gain) > STANDARD_ERRORS * math.sqrt(between.variance.sum())
+    order = given.leverage_fit.look.order if estimate.interval == "leverage" and given.leverage_fit else None
+    for i, contributor in enumerate(this_round.manifest.names):
+        phi = float(estimate.phi[i])
         yield Credit(
             property=name,
             method=method,
-            game="retrain" if found.exact else round.config.removal.method,
+            game="retrain" if estimate.of_retraining else this_round.config.removal.method,
             contributor=contributor,
             phi=phi,
-            se=_finite(found.se, i),
-            low=_finite(found.low, i),
-            high=_finite(found.high, i),
-            interval=found.interval,
+            se=_finite(estimate.se, i),
+            low=_finite(estimate.low, i),
+            high=_finite(estimate.high, i),
+            interval=estimate.interval,
             best=int(order.lowest[i]) if order else None,
             worst=int(order.highest[i]) if order else None,
-            share=phi / shared.gain if found.shared and abs(shared.gain) > SURE * math.sqrt(shared.variance.sum()) else None,
+            share=phi / between.gain if estimate.efficient and shareable else None,
         )
 
 
-def pilot(round: Round, name: str, s: Sample) -> Pilot | None:
-    """Whether the cheap game is used for credits of retraining, by the coalitions that were valued in both; None where none were."""
-    if s.paired is None:
+def pilot(this_round: Round, name: str, given: MethodInput) -> PilotResult | None:
+    """Whether the game of the credits says enough of retraining to be used for credits of retraining, judged
+    by the coalitions that were evaluated in both; None where none were."""
+    rows = given.retrained
+    if rows is None:
         return None
-    cheap, exact = (
-        float(np.mean([evaluation.cost.total for _, evaluation in round.evaluations(purpose)])) for purpose in ("design", "exact")
+    cheap_cost, retrained_cost = (
+        float(np.mean([evaluation.cost.total for _, evaluation in this_round.evaluations(purpose)]))
+        for purpose in ("design", "retrained")
     )
     try:
-        found = multifidelity.pilot(s.paired.Z, s.paired.y_cheap, s.paired.y, cheap, exact, s.level)
+        result = multifidelity.pilot(rows.Z, rows.y_cheap, rows.y, cheap_cost, retrained_cost, given.level)
     except ValuationError as error:
-        return Pilot(property=name, rho=None, low=None, high=None, use=False, reason=str(error))
-    return Pilot(property=name, rho=found.rho, low=found.low, high=found.high, use=found.use, reason=found.reason)
+        return PilotResult(property=name, rho=None, low=None, high=None, use=False, reason=str(error))
+    return PilotResult(
+        property=name, rho=result.rho, low=result.low, high=result.high, use=result.use, reason=result.reason
+    )
 
 
-def _covers(round: Round, s: Sample) -> dict[str, str]:
+def _covers(this_round: Round, given: MethodInput) -> dict[str, str]:
     """In words, what the intervals of each method that has honest ones cover."""
-    m, n = s.Z.shape
-    found, method = {}, round.config.removal.method
-    if round.config.valuation.design == "leverage":
-        found["leverage"] = intervals.covers(m, n, method, every=m == 2**n - 2)
-    if s.paired:
-        once = "; at this look alone, whatever the others showed" if round.config.valuation.stop else ""
-        found["multifidelity"] = multifidelity.covers(len(s.paired.Z), m, n, method) + once
-    return found
+    m, n = given.Z.shape
+    covers, removal = {}, this_round.config.removal.method
+    if this_round.config.valuation.design == "leverage":
+        covers["leverage"] = intervals.covers(m, n, removal, every=m == 2**n - 2)
+    if given.retrained:
+        one_look = (
+            "; at this look alone, whatever the others showed" if this_round.config.valuation.stop else ""
+        )
+        covers["multifidelity"] = multifidelity.covers(len(given.retrained.Z), m, n, removal) + one_look
+    return covers
 
 
-def _interactions(round: Round, name: str, s: Sample) -> Iterator[Interaction]:
-    if not s.valuation.interactions:
+def _interactions(this_round: Round, name: str, given: MethodInput) -> Iterator[Interaction]:
+    if not given.options.interactions:
         return
-    found = shapley.interactions(s.Z, s.y, s.v0, s.v1)
-    who = round.manifest.names
-    for i, j in combinations(range(len(who)), 2):
-        yield Interaction(property=name, one=who[i], other=who[j], value=float(found[i, j]))
+    values = shapley.interactions(given.Z, given.y, given.v0, given.v1)
+    names = this_round.manifest.names
+    for i, j in combinations(range(len(names)), 2):
+        yield Interaction(property=name, one=names[i], other=names[j], value=float(values[i, j]))
 
 
-def _looked(round: Round, samples: dict[str, Sample]) -> Looked | None:
-    """Whether a round that is topped up has come far enough for all properties that its rule is for."""
-    stop = round.config.valuation.stop
+def _stopping(this_round: Round, given: dict[str, MethodInput]) -> StoppingStatus | None:
+    """Whether a round that is topped up has enough coalitions for all properties that its rule is for."""
+    stop = this_round.config.valuation.stop
     if stop is None:
         return None
-    decided = {
-        name: sequential.decide(s.measured.look, stop.rule, stop.target)
-        for name, s in samples.items()
-        if s.measured and name in (stop.properties or samples)
+    decisions = {
+        name: sequential.decide(values.leverage_fit.look, stop.rule, stop.target)
+        for name, values in given.items()
+        if values.leverage_fit and name in (stop.properties or given)
     }
-    reason = "; ".join(f"{name}: {decision.reason}" for name, decision in decided.items())
-    done = bool(decided) and all(decision.stop for decision in decided.values())
-    return Looked(look=round.plan.look + 1, looks=tuple(stop.looks), stop=done, reason=reason)
+    reason = "; ".join(f"{name}: {decision.reason}" for name, decision in decisions.items())
+    done = bool(decisions) and all(decision.stop for decision in decisions.values())
+    return StoppingStatus(look=this_round.plan.look + 1, looks=tuple(stop.looks), stop=done, reason=reason)
 
 
 def _finite(bound: Array | None, i: int) -> float | None:
@@ -166,61 +163,19 @@ def _finite(bound: Array | None, i: int) -> float | None:
 
 
 def endpoint(values: Array) -> Endpoint:
-    """Mean and standard error of values over seeds; a stated one, (), has neither seeds nor an error."""
+    """Mean and standard error of values over seeds; a stated value, (), has neither seeds nor an error."""
     if values.ndim == 0:
         return Endpoint(mean=float(values), se=0.0, seeds=0, stated=True)
-    return Endpoint(mean=float(values.mean()), se=float(values.std(ddof=1) / np.sqrt(len(values))), seeds=len(values))
+    se = float(values.std(ddof=1) / np.sqrt(len(values)))
+    return Endpoint(mean=float(values.mean()), se=se, seeds=len(values))
 
 
-def goodness(name: str, phi: Array) -> Array:
-    """Credits turned so that more is better, whatever the property's direction."""
-    return -phi if PROPERTIES[name].higher_is_better is False else phi
-
-
-def published(credits: Credits, name: str) -> list[Credit]:
-    """The credits of one property by the first method, in the order of contributors."""
-    first = next(c.method for c in credits.credits if c.property == name)
-    return [c for c in credits.credits if c.property == name and c.method == first]
-
-
-def follow(round: Round) -> Followup:
-    """Everybody, everybody but the top, and everybody but as many random ones: each with the same seeds."""
-    asked = round.config.evaluation.counterfactual
-    if asked is None:
-        return Followup(round=round.id, wanted=())
-    phi = np.array([c.phi for c in published(round.credits, asked.property)])
-    top = without_top(goodness(asked.property, phi), asked.share)
-    others = without_random(round.manifest.n, asked.share, asked.random, round.config.evaluation.seed, other_than=top)
-    masks = [np.ones(round.manifest.n, bool), top, *others]
-    game, first = (round.truth_game, round.config.seed) if asked.game == "truth" else (round.credit_game, ENDPOINT_SEEDS)
-    seeds = range(first, first + asked.seeds)
-    wanted = [Wanted.of(game, round.manifest, seed, mask, "counterfactual") for mask in masks for seed in seeds]
-    return Followup(round=round.id, wanted=tuple(wanted))
-
-
-def table(credits: Credits) -> str:
-    """credits.csv: numbers as the shortest text that reads back to the same ones, so equal credits are equal bytes."""
-    out = io.StringIO()
-    rows = csv.writer(out, lineterminator="\n")
-    rows.writerow(["property", "method", "game", "contributor", "phi", "se", "low", "high", "share", "interval", "best", "worst"])
-    for c in credits.credits:
-        rows.writerow([c.property, c.method, c.game, cell(c.contributor), *numbers(c), *standing(c)])
-    return out.getvalue()
-
-
-def numbers(c: Credit) -> list[str]:
-    """Credit, standard error, bounds and share as cells; empty where there is none."""
-    return ["" if value is None else repr(value) for value in (c.phi, c.se, c.low, c.high, c.share)]
-
-
-def standing(c: Credit) -> list[str]:
-    """Whose interval it is, and the best and the worst rank, as cells; empty where there are none."""
-    return ["" if value is None else str(value) for value in (c.interval, c.best, c.worst)]
-
-
-def cell(name: str) -> str:
-    """A leading sign that a spreadsheet would take for a formula is kept off by a quote mark.
-
-    So is a leading quote mark, so that no two names have the same cell: without one quote mark in front it is the name again.
-    """
-    return "'" + name if name.startswith(("=", "+", "-", "@", "\t", "\r", "'")) else name
+def follow(this_round: Round) -> Followup:
+    """The evaluations that the counterfactual removal of a round needs; none where it has none."""
+    options = this_round.config.evaluation.counterfactual
+    if options is None:
+        return Followup(round=this_round.id, wanted=())
+    phi = np.array([credit.phi for credit in this_round.credits.of(options.property)])
+    games = {role: this_round.game(role) for role in this_round.plan.games}
+    wanted = removals(this_round.config, this_round.manifest, games, goodness(options.property, phi))
+    return Followup(round=this_round.id, wanted=tuple(wanted))

@@ -1,6 +1,8 @@
-"""evaluate: are the credits true? Reads the ledger only; every retrained model it needs was asked for by `plan` or `attribute`."""
+"""evaluate: are the credits true? It reads the ledger only; every retrained model it needs was requested by
+`plan` or `attribute`."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -10,99 +12,123 @@ from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.lds import lds, lds_interval
 from apportion.evaluation.verdict import verdict
 from apportion.records import Counterfactual, Evaluation, Evidence, Faith, Judgement, Score, Wanted
-from apportion.stages.attribute import SAMPLED
-from apportion.stages.round import Round
+from apportion.rounds.round import Round
+from apportion.rounds.values import sampled_purposes
+from apportion.store import layout
 from apportion.valuation.coalitions import among
 
-Pairs = list[tuple[Wanted, Evaluation]]
+Evaluations = list[tuple[Wanted, Evaluation]]
 
 
 def run(round_uri: str) -> int:
-    """Commits the evidence of a round; returns the number of properties whose credits hold at every size measured."""
-    round = Round.open(round_uri)
-    round.write("evidence.json", lambda: judge(round).dump())
-    return sum(verdict(judgement) == "faithful" for judgement in round.evidence.judgements)
+    """Commits the evidence of a round; returns the number of properties whose credits hold at every size
+    measured."""
+    this_round = Round.open(round_uri)
+    this_round.write(layout.EVIDENCE_FILE, lambda: evidence_of(this_round).dump())
+    return sum(verdict(judgement) == "faithful" for judgement in this_round.evidence.judgements)
 
 
-def judge(round: Round) -> Evidence:
-    truth, cheap, after = round.evaluations("held_out"), round.evaluations("paired"), round.evaluations("counterfactual")
+def evidence_of(this_round: Round) -> Evidence:
+    """The judgement of every property, from the credits and the ledger."""
+    by_alpha = dict(_by_alpha(this_round))
     judgements = [
         Judgement(
             property=name,
-            faithfulness=tuple(_faith(round, name, alpha, *held) for alpha, held in _by_alpha(round, truth, cheap).items()),
-            scores=tuple(score for alpha, held in _by_alpha(round, truth, cheap).items() for score in _scores(round, name, alpha, held[0])),
-            counterfactuals=tuple(_counterfactuals(round, name, after)),
+            published=this_round.credits.published[name],
+            faithfulness=tuple(
+                _faith(this_round, name, alpha, truth, cheap) for alpha, (truth, cheap) in by_alpha.items()
+            ),
+            scores=tuple(
+                score
+                for alpha, (truth, _) in by_alpha.items()
+                for score in _scores(this_round, name, alpha, truth)
+            ),
+            counterfactuals=tuple(_counterfactuals(this_round, name)),
         )
-        for name in sorted(round.config.properties)
+        for name in sorted(this_round.config.properties)
     ]
-    return Evidence(round=round.id, judgements=tuple(judgements))
+    return Evidence(round=this_round.id, judgements=tuple(judgements))
 
 
-def _by_alpha(round: Round, truth: Pairs, cheap: Pairs) -> dict[float, tuple[Pairs, Pairs]]:
-    """Held-out coalitions of each size share, in the order of the plan."""
-    each = round.config.evaluation.held_out
-    if each == 0:
-        return {}
-    starts = {alpha: i * each for i, alpha in enumerate(round.config.evaluation.alphas)}
-    return {alpha: (truth[start : start + each], cheap[start : start + each]) for alpha, start in starts.items()}
+def _by_alpha(this_round: Round) -> Iterator[tuple[float, tuple[Evaluations, Evaluations]]]:
+    """Held-out coalitions of each size share, by retraining and in the game of the credits, in the order of
+    the plan."""
+    options = this_round.config.evaluation
+    if options.held_out == 0:
+        return
+    truth, cheap = this_round.evaluations("held_out"), this_round.evaluations("paired")
+    for i, alpha in enumerate(options.alphas):
+        part = slice(i * options.held_out, (i + 1) * options.held_out)
+        yield alpha, (truth[part], cheap[part])
 
 
-def _values(pairs: Pairs, name: str) -> list[float]:
-    return [evaluation.values[name] for _, evaluation in pairs]
+def _values(evaluations: Evaluations, name: str) -> list[float]:
+    return [evaluation.values[name] for _, evaluation in evaluations]
 
 
-def _faith(round: Round, name: str, alpha: float, truth: Pairs, cheap: Pairs) -> Faith:
-    asked = round.config.evaluation
-    found = faithfulness(_values(cheap, name), _values(truth, name), threshold=asked.threshold, level=round.config.valuation.level)
-    rho, low, high = (None if math.isnan(value) else value for value in (found.rho, found.low, found.high))
-    return Faith(alpha=alpha, rho=rho, low=low, high=high, pairs=found.pairs, status=found.status)
+def _faith(this_round: Round, name: str, alpha: float, truth: Evaluations, cheap: Evaluations) -> Faith:
+    result = faithfulness(
+        _values(cheap, name),
+        _values(truth, name),
+        threshold=this_round.config.evaluation.threshold,
+        level=this_round.config.valuation.level,
+    )
+    rho, low, high = (None if math.isnan(value) else value for value in (result.rho, result.low, result.high))
+    return Faith(alpha=alpha, rho=rho, low=low, high=high, pairs=result.pairs, status=result.status)
 
 
-def _scores(round: Round, name: str, alpha: float, truth: Pairs) -> list[Score]:
-    """LDS of every method's credits. None where too few coalitions or equal values leave no order to compare."""
-    Z, y = round.masks([wanted for wanted, _ in truth]), _values(truth, name)
-    by_method: dict[str, list[float]] = {}
-    for credit in round.credits.credits:
-        if credit.property == name:
-            by_method.setdefault(credit.method, []).append(credit.phi)
-    sampled = round.masks([item for item in round.plan.wanted if item.purpose in SAMPLED])
-    seen, level = int(among(Z, sampled).sum()), round.config.valuation.level
-    return [_score(method, alpha, Z, y, np.array(phi), level, seen) for method, phi in by_method.items()]
+def _scores(this_round: Round, name: str, alpha: float, truth: Evaluations) -> Iterator[Score]:
+    """LDS of every method's credits. None where too few coalitions or equal values leave no order to
+    compare."""
+    Z, y = this_round.masks([wanted for wanted, _ in truth]), _values(truth, name)
+    purposes = sampled_purposes(this_round)
+    sampled = this_round.masks([item for item in this_round.plan.wanted if item.purpose in purposes])
+    in_design = int(among(Z, sampled).sum())
+    level = this_round.config.valuation.level
+    for method in this_round.credits.methods(name):
+        phi = np.array([credit.phi for credit in this_round.credits.of(name, method)])
+        value, low, high = None, None, None
+        try:
+            value, (low, high) = lds(Z, y, phi), lds_interval(Z, y, phi, level)
+        except ValuationError:
+            value = None  # no order to compare: the score says so by having no value
+        yield Score(
+            method=method, alpha=alpha, lds=value, low=low, high=high, held_out=len(y), in_design=in_design
+        )
 
 
-def _score(method: str, alpha: float, Z: np.ndarray, y: list[float], phi: np.ndarray, level: float, seen: int) -> Score:
-    try:
-        value, (low, high) = lds(Z, y, phi), lds_interval(Z, y, phi, level)
-    except ValuationError:
-        return Score(method=method, alpha=alpha, lds=None, low=None, high=None, held_out=len(y), in_design=seen)
-    return Score(method=method, alpha=alpha, lds=value, low=low, high=high, held_out=len(y), in_design=seen)
-
-
-def _counterfactuals(round: Round, name: str, after: Pairs) -> list[Counterfactual]:
-    """The change of a property without the top contributors, and without random ones, each over the same seeds."""
-    asked = round.config.evaluation.counterfactual
-    if asked is None:
+def _counterfactuals(this_round: Round, name: str) -> list[Counterfactual]:
+    """The change of a property without the top contributors, and without random ones, each over the same
+    seeds."""
+    options, n = this_round.config.evaluation.counterfactual, this_round.manifest.n
+    if options is None:
         return []
-    groups = [after[start : start + asked.seeds] for start in range(0, len(after), asked.seeds)]
+    after = this_round.evaluations("counterfactual")
+    groups = [after[start : start + options.seeds] for start in range(0, len(after), options.seeds)]
     before = _values(groups[0], name)
-    labels = [f"without the top {_removed(round, groups[1])} for {asked.property}"]
-    labels += [f"without {_removed(round, group)} at random ({i + 1})" for i, group in enumerate(groups[2:])]
-    return [_change(round, label, name, before, group) for label, group in zip(labels, groups[1:], strict=True)]
+    removed = [int((~group[0][0].mask(n)).sum()) for group in groups]
+    labels = [f"without the top {removed[1]} for {options.property}"]
+    labels += [f"without {count} at random ({i})" for i, count in enumerate(removed[2:], 1)]
+    pairs = zip(labels, groups[1:], strict=True)
+    return [_change(this_round, label, name, before, group) for label, group in pairs]
 
 
-def _removed(round: Round, group: Pairs) -> int:
-    return int((~group[0][0].mask(round.manifest.n)).sum())
-
-
-def _change(round: Round, label: str, name: str, before: list[float], group: Pairs) -> Counterfactual:
+def _change(
+    this_round: Round, label: str, name: str, before: list[float], group: Evaluations
+) -> Counterfactual:
     wanted = group[0][0]
     values = _values(group, name)
     try:
         change, error = relative_change(before, values)
     except ValuationError:  # no change is relative to zero
         change, error = math.nan, math.nan
-    gone = tuple(who for who, kept in zip(round.manifest.names, wanted.mask(round.manifest.n), strict=True) if not kept)
+    kept = wanted.mask(this_round.manifest.n)
     return Counterfactual(
-        label=label, game=wanted.game, removed=gone, key=wanted.key,
-        change=None if math.isnan(change) else change, se=None if math.isnan(error) else error, value=float(np.mean(values)),
-    )  # fmt: skip
+        label=label,
+        game=wanted.game,
+        removed=tuple(who for who, keep in zip(this_round.manifest.names, kept, strict=True) if not keep),
+        key=wanted.key,
+        change=None if math.isnan(change) else change,
+        se=None if math.isnan(error) else error,
+        value=float(np.mean(values)),
+    )

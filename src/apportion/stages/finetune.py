@@ -1,49 +1,66 @@
-"""finetune: the model of every pending coalition of a shard, by the removal method of its game."""
+"""finetune: the weights that a shard's pending coalitions are sampled from, by the removal method of their
+game."""
 
 from functools import partial
 
-from apportion.config import Fitting
+from apportion.config.removal import TrainingRun
 from apportion.diffusion.compute import Compute, prepare
 from apportion.diffusion.removal import Case, remove
-from apportion.diffusion.train import Ticker
-from apportion.progress import bar
-from apportion.records import Wanted
-from apportion.stages.collection import training_images
-from apportion.stages.models import dump_model, load_model
-from apportion.stages.round import Round, weights_key
-from apportion.stages.spent import timed
+from apportion.progress import Ticker, bar
+from apportion.records import Cost, Recipe, Wanted
+from apportion.rounds.cost import timed
+from apportion.rounds.models import dump_model, load_model
+from apportion.rounds.round import Round
+from apportion.rounds.training_data import training_images
+from apportion.store.layout import weights_key
 
 
 def run(round_uri: str, shard: int = 0) -> int:
-    """Makes what is absent; returns how many models were made."""
-    round = Round.open(round_uri)
-    return make(round, round.pending(shard), shard)
+    """Makes what is missing; returns how many sets of weights were made."""
+    this_round = Round.open(round_uri)
+    return make(this_round, this_round.pending(shard), shard)
 
 
-def make(round: Round, pending: list[Wanted], shard: int = 0) -> int:
-    """As `run`, for coalitions of the caller's choice."""
-    todo = [item for item in pending if not round.store.exists(round.samples_key(item))]
-    compute = prepare(round.config.compute.device, round.credit_game.recipe.precision, round.config.compute.threads)
+def make(this_round: Round, pending: list[Wanted], shard: int = 0) -> int:
+    """As `run`, for coalitions that the caller chooses."""
+    todo = [item for item in pending if not this_round.store.exists(this_round.samples_key(item))]
+    options = this_round.config.compute
+    runs = _runs(this_round, todo)
+    steps = sum(_steps(recipe, training) for recipe, training in runs.values())
     made = 0
-    with bar(sum(_steps(round, item) for item in todo), f"finetune {shard}", "step") as progress:
-        for item in todo:
-            done = round.store.ensure(round.weights_key(item), partial(_model, round, item, compute, progress.update))
-            if not done:
-                progress.update(_steps(round, item))
-            made += done
+    with bar(steps, f"finetune {shard}", "step") as progress:
+        for key, (recipe, training) in runs.items():
+            compute = prepare(options.device, recipe.precision, options.threads)
+            make_weights = partial(_weights, this_round, recipe, training, compute, progress.update)
+            stored = this_round.store.ensure(key, make_weights)
+            if not stored:
+                progress.update(_steps(recipe, training))
+            made += stored
     return made
 
 
-def _model(round: Round, wanted: Wanted, compute: Compute, tick: Ticker) -> bytes:
-    config, recipe = round.config, round.game(wanted).recipe
-    base = None if recipe.base is None else load_model(round.store, weights_key(recipe.base), compute)[0]
-    kept = training_images(round.store, round.data(wanted), recipe.resolution)
-    fitting = Fitting.model_validate(recipe.removal["fitting"])
+def _runs(this_round: Round, todo: list[Wanted]) -> dict[str, tuple[Recipe, TrainingRun]]:
+    """The training runs that the coalitions' mixtures consist of, each once, by the key of their weights."""
+    runs = {}
+    for item in todo:
+        recipe = this_round.games[item.game].recipe
+        for part in this_round.mixture(item).parts:
+            if part.run is not None:
+                runs[weights_key(recipe.address(part.run.seed, part.run.data))] = (recipe, part.run)
+    return runs
+
+
+def _weights(
+    this_round: Round, recipe: Recipe, training: TrainingRun, compute: Compute, tick: Ticker
+) -> bytes:
+    start = None
+    if recipe.start is not None:
+        start, _ = load_model(this_round.store, recipe, weights_key(recipe.start.id), compute)
+    kept = training_images(this_round.store, training.data, recipe.resolution)
     with timed() as clock:
-        case = Case(base, config.model, recipe.resolution, kept, fitting, wanted.seed, compute, tick)
-        unet = remove(recipe.removal["method"], case)
-    return dump_model(unet, clock.seconds, compute)
+        model = remove(Case(recipe, start, kept, training.seed, compute, tick))
+    return dump_model(recipe, model, Cost(finetune=clock.seconds, device=compute.name))
 
 
-def _steps(round: Round, wanted: Wanted) -> int:
-    return int(round.game(wanted).recipe.removal["fitting"]["steps"]) if round.data(wanted) else 0
+def _steps(recipe: Recipe, training: TrainingRun) -> int:
+    return recipe.steps if training.data else 0

@@ -2,34 +2,36 @@
 
 from functools import partial
 
-from apportion.diffusion.compute import Compute, prepare
-from apportion.diffusion.train import Ticker
-from apportion.progress import bar
+from apportion.diffusion.compute import prepare
+from apportion.progress import Ticker, bar
 from apportion.records import Wanted
-from apportion.stages.generated import dump_samples
-from apportion.stages.models import generate, load_model
-from apportion.stages.round import Round
+from apportion.rounds.models import generate, load_sampler
+from apportion.rounds.round import Round
+from apportion.rounds.samples import dump_samples
 
 
 def run(round_uri: str, shard: int = 0) -> int:
-    """Makes what is absent; returns how many sets of images were made."""
-    round = Round.open(round_uri)
-    return make(round, round.pending(shard), shard)
+    """Makes what is missing; returns how many sets of images were made."""
+    this_round = Round.open(round_uri)
+    return make(this_round, this_round.pending(shard), shard)
 
 
-def make(round: Round, todo: list[Wanted], shard: int = 0) -> int:
-    """As `run`, for coalitions of the caller's choice."""
-    compute = prepare(round.config.compute.device, round.credit_game.recipe.precision, round.config.compute.threads)
-    made, images = 0, round.config.sampling.images
-    with bar(len(todo) * images, f"sample {shard}", "image") as progress:
-        for item in todo:
-            done = round.store.ensure(round.samples_key(item), partial(_images, round, item, compute, progress.update))
-            if not done:
-                progress.update(images)
-            made += done
+def make(this_round: Round, todo: list[Wanted], shard: int = 0) -> int:
+    """As `run`, for coalitions that the caller chooses."""
+    images = [this_round.games[item.game].sampling.images for item in todo]
+    made = 0
+    with bar(sum(images), f"sample {shard}", "image") as progress:
+        for item, count in zip(todo, images, strict=True):
+            key = this_round.samples_key(item)
+            stored = this_round.store.ensure(key, partial(_images, this_round, item, progress.update))
+            if not stored:
+                progress.update(count)
+            made += stored
     return made
 
 
-def _images(round: Round, wanted: Wanted, compute: Compute, tick: Ticker) -> bytes:
-    unet, spent = load_model(round.store, round.weights_key(wanted), compute)
-    return dump_samples(*generate(unet, round.config, wanted.seed, compute, spent, tick))
+def _images(this_round: Round, wanted: Wanted, tick: Ticker) -> bytes:
+    game, options = this_round.games[wanted.game], this_round.config.compute
+    compute = prepare(options.device, game.recipe.precision, options.threads)
+    sampler, cost = load_sampler(this_round, wanted, compute)
+    return dump_samples(*generate(game.recipe, sampler, game.sampling, wanted.seed, compute, cost, tick))

@@ -1,52 +1,108 @@
 """score: images to one ledger record per coalition, with the value of every property."""
 
-import torch
+from collections.abc import Iterator
+from functools import cache
 
-from apportion.diffusion.compute import prepare
+import torch
+from numpy import uint8
+from numpy.typing import NDArray
+
+from apportion.diffusion.compute import Compute, prepare
 from apportion.progress import bar
-from apportion.properties import PROPERTIES, reference
+from apportion.properties import reference
 from apportion.properties.measure import measure
-from apportion.records import Cost, Evaluation, Wanted
-from apportion.stages import networks
-from apportion.stages.generated import load_samples
-from apportion.stages.round import Round, reference_key
-from apportion.stages.spent import timed
+from apportion.properties.network import FeatureNetwork
+from apportion.properties.network import load as load_network
+from apportion.records import Cost, Evaluation, Game, Wanted
+from apportion.rounds.cost import timed
+from apportion.rounds.networks import stored_network
+from apportion.rounds.round import Round
+from apportion.rounds.samples import load_samples
+from apportion.store import Store
+from apportion.store.layout import network_key, reference_key
 from apportion.version import code
 
 
 def run(round_uri: str, shard: int = 0) -> int:
     """Scores what has no record; returns how many records this call wrote."""
-    round = Round.open(round_uri)
-    return make(round, round.pending(shard), shard)
+    this_round = Round.open(round_uri)
+    return make(this_round, this_round.pending(shard), shard)
 
 
-def make(round: Round, todo: list[Wanted], shard: int = 0) -> int:
-    """As `run`, for coalitions of the caller's choice."""
+def make(this_round: Round, todo: list[Wanted], shard: int = 0) -> int:
+    """As `run`, for coalitions that the caller chooses."""
     if not todo:
         return 0
-    prepare("cpu", "fp32", round.config.compute.threads)
-    names = [p.name for p in round.credit_game.properties]
-    network = networks.of(round)
-    measured_against = against(round) if any(PROPERTIES[name].needs_reference for name in names) else None
+    options, store = this_round.config.compute, this_round.store
+    # The device that this stage has: it may run on nodes without the accelerator of the other stages.
+    device = "cpu" if options.device == "cpu" else "auto"
+    scorer = Scorer(store, prepare(device, "fp32", options.threads))
     made = 0
     with bar(len(todo), f"score {shard}", "coalition") as progress:
         for item in todo:
-            images, spent = load_samples(round.store, round.samples_key(item))
+            images, spent = load_samples(store, this_round.samples_key(item))
             with timed() as clock:
-                values = measure(names, torch.from_numpy(images), network, measured_against)
-            cost = Cost(finetune=spent.finetune, sample=spent.sample, score=round_off(clock.seconds), device=spent.device)
-            members = round.data(item)
-            record = Evaluation(key=item.key, game=item.game, seed=item.seed, members=members, values=values, cost=cost, code=code())
-            made += round.ledger.commit(record)
+                values = scorer.values(this_round.games[item.game], images)
+            record = Evaluation(
+                key=item.key,
+                game=item.game,
+                seed=item.seed,
+                members=this_round.data(item),
+                values=values,
+                cost=Cost(
+                    finetune=spent.finetune,
+                    sample=spent.sample,
+                    score=milliseconds(clock.seconds),
+                    device=spent.device,
+                ),
+                code=code(),
+            )
+            made += this_round.ledger.commit(record)
             progress.update()
     return made
 
 
-def round_off(seconds: float) -> float:
+class Scorer:
+    """Measures the properties of games, with networks and references that are read from a store once."""
+
+    def __init__(self, store: Store, compute: Compute) -> None:
+        self._store, self._compute = store, compute
+        self._network, self._reference = cache(self._read_network), cache(self._read_reference)
+
+    def values(self, game: Game, images: NDArray[uint8]) -> dict[str, float]:
+        """Every property of images uint8 (k, 3, side, side). Raises PropertyError, NotFound or Damaged."""
+        pixels = torch.from_numpy(images)
+        values: dict[str, float] = {}
+        for names, network, against in _groups(game):
+            values |= measure(names, pixels, self._network(network), self._reference(against))
+        return values
+
+    def _read_network(self, network: str | None) -> FeatureNetwork | None:
+        if network is None:
+            return None
+        where = self._store.where(network_key(network))
+        return load_network(stored_network(self._store, network), where).to(self._compute.device)
+
+    def _read_reference(self, address: str | None) -> reference.Reference | None:
+        if address is None:
+            return None
+        key = reference_key(address)
+        return reference.load(self._store.get(key), self._store.where(key))
+
+
+def _groups(game: Game) -> Iterator[tuple[list[str], str | None, str | None]]:
+    """Names of properties that are measured together, with their network and their reference: those without a
+    reference together with others of their network, so that images are embedded as seldom as possible."""
+    for network in dict.fromkeys(item.network for item in game.properties):
+        items = [item for item in game.properties if item.network == network]
+        references = list(dict.fromkeys(item.reference for item in items if item.reference is not None))
+        for i, address in enumerate(references or [None]):
+            names = [item.property for item in items if item.reference == address]
+            if i == 0 and address is not None:
+                names += [item.property for item in items if item.reference is None]
+            yield names, network, address
+
+
+def milliseconds(seconds: float) -> float:
+    """Seconds to the millisecond."""
     return float(f"{seconds:.3f}")
-
-
-def against(round: Round) -> reference.Reference:
-    """What the properties of a round are measured against, as `train` made it. Raises NotFound or Damaged."""
-    key = reference_key(round.plan.reference)
-    return reference.load(round.store.get(key), round.store.where(key))

@@ -1,4 +1,7 @@
-"""What every store promises: objects that never change, pointers that move by compare-and-swap, and how to find out whether it is kept."""
+"""What every store guarantees: objects that never change, and pointers that move by compare-and-swap.
+
+`Store.probe` finds out whether a given store keeps these guarantees.
+"""
 
 import hashlib
 import re
@@ -9,37 +12,48 @@ from typing import NamedTuple
 
 from apportion.errors import Conflict, Damaged, NotFound, StoreError
 
-# No segment starts with a dot: those names are the store's own (lock, checksums, temporaries). 200 leaves room for their suffixes.
+# No segment starts with a dot: such names belong to the store itself (lock, checksums, temporary files). A
+# file name has at most 255 bytes, so 200 leave room for the suffixes of those names.
 KEY = re.compile(r"(?=.{1,800}\Z)[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}(/[A-Za-z0-9_-][A-Za-z0-9._-]{0,199})*")
-HANDS_OFF = "not overwritten; move it away yourself to recompute"
+NOT_OVERWRITTEN = "it is not overwritten; move it away yourself to recompute it"
 
 
 class Pointer(NamedTuple):
-    """What a pointer holds and the tag of that version, to hand to `swap`. A tag names the content: A, B, A has the tag of A again."""
+    """The content of a pointer, and the tag of that version, which `swap` expects.
+
+    A tag names the content: a pointer that moves from A to B and back to A has the tag of A again.
+    """
 
     data: bytes
     tag: str
 
 
 class Store(ABC):
-    """Objects that never change and pointers that do, by key. A key must not be a folder of another ("a" and "a/b").
+    """Objects that never change, and pointers that do, by key. No key may be a folder of another ("a" and
+    "a/b").
 
-    Every method raises StoreError for a bad key and for a store that cannot be reached, read or written. Threads may share a store;
-    another process opens its own with `open_store(store.uri)`.
+    Every method raises StoreError for an invalid key and for a store that cannot be reached, read or written.
+    Threads may share a store; another process opens its own with `open_store(store.uri)`.
     """
 
     uri: str
 
     def ensure(self, key: str, make: Callable[[], bytes]) -> bool:
-        """Make and store the object unless it is there; True if ours was stored. What is there is not read: `get` finds damage."""
+        """Make and store the object unless something is stored under the key; True if this call stored it.
+
+        An existing object is not read, so damage is reported by `get` only.
+        """
         return not self.exists(key) and self.put_if_absent(key, make())
 
     def get(self, key: str) -> bytes:
-        """The object, its checksum verified. Raises NotFound, or Damaged when truncated, altered or without a checksum."""
+        """The object, after its checksum was verified.
+
+        Raises NotFound, or Damaged where the object is truncated, altered or without a checksum.
+        """
         return self._read(key).data
 
     def read_pointer(self, key: str) -> Pointer | None:
-        """The pointer and its tag, None if there is none yet. Raises Damaged."""
+        """The pointer and its tag; None where there is no pointer yet. Raises Damaged."""
         try:
             return self._read(key)
         except NotFound:
@@ -47,26 +61,35 @@ class Store(ABC):
 
     @abstractmethod
     def exists(self, key: str) -> bool:
-        """Whether something is stored under the key, whole or damaged; reads none of it."""
+        """Whether something is stored under the key, intact or damaged; its content is not read."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[str]:
-        """The keys that start with the prefix (a plain string: "a/b" also gives "a/bc"), sorted."""
+        """The keys that start with the prefix, sorted; "a/b" also matches "a/bc"."""
 
     @abstractmethod
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Store the object; False, and nothing changed, if the key is taken, be it by a damaged object."""
+        """Store the object. False, and no change, where the key is in use, even by a damaged object."""
 
     @abstractmethod
     def swap(self, key: str, expected: str | None, data: bytes) -> str:
-        """Move a pointer from the version tagged `expected` (None: there is none yet); the new tag. Raises Conflict, Damaged."""
+        """Move a pointer from the version tagged `expected` (None: no pointer yet), and return the new tag.
+
+        Raises Conflict where the pointer has another version, and Damaged.
+        """
 
     def probe(self) -> None:
-        """Write, list and swap a small object. Raises StoreError if the store cannot be written or ignores conditional writes."""
+        """Write, list and swap a small object, and remove it.
+
+        Raises StoreError where the store cannot be written or ignores conditional writes.
+        """
         key = f"probes/{secrets.token_hex(8)}"
-        broken = f"{self.uri} %s; Apportion would lose results there: choose a store with conditional writes (option `store`)"
+        broken = (
+            f"{self.uri} %s; Apportion would lose results there: choose a store with conditional writes "
+            "(option `store`)"
+        )
         if not self.put_if_absent(key, b"first"):
-            raise StoreError(broken % "refuses an object that is not there (If-None-Match)")
+            raise StoreError(broken % "refuses to store an object under a new key (If-None-Match)")
         try:
             if self.put_if_absent(key, b"second"):
                 raise StoreError(broken % "ignores If-None-Match")
@@ -96,24 +119,36 @@ class Store(ABC):
     def _remove(self, key: str) -> None: ...
 
     def _verified(self, key: str, data: bytes, accepted: set[str], tag: str = "") -> Pointer:
+        """The data as a Pointer. Raises Damaged where its sha256 is none of those accepted."""
         digest = sha256(data)
         if digest not in accepted:
             expected = " or ".join(sorted(accepted)) or "a recorded checksum, found none"
-            raise Damaged(f"{self.where(key)}: sha256 of its {len(data)} bytes is {digest}, expected {expected}; {HANDS_OFF}")
+            raise Damaged(
+                f"{self.where(key)}: sha256 of its {len(data)} bytes is {digest}, expected {expected}; "
+                f"{NOT_OVERWRITTEN}"
+            )
         return Pointer(data, tag or digest)
 
     def _conflict(self, key: str, expected: str | None) -> Conflict:
-        return Conflict(f"{self.where(key)} was moved by somebody else: expected {expected or 'none yet'}; read it again")
+        return Conflict(
+            f"{self.where(key)} was moved by another process: expected {expected or 'no pointer yet'}; "
+            "read it again"
+        )
 
 
 def checked(key: str) -> str:
+    """The key. Raises StoreError where it is not valid."""
     if not KEY.fullmatch(key):
-        raise StoreError(f"found key {key!r}, expected names of A-Z a-z 0-9 . _ - joined by single '/', none starting with a dot")
+        raise StoreError(
+            f"found key {key!r}, expected names of A-Z a-z 0-9 . _ - joined by single '/', none starting "
+            "with a dot"
+        )
     return key
 
 
 def checked_prefix(prefix: str) -> str:
-    checked(prefix + "x")  # a prefix may end anywhere in a key, after a '/' too
+    """The prefix of a key. Raises StoreError where no valid key starts with it."""
+    checked(prefix + "x")  # a prefix may end anywhere in a key, also after a '/'
     return prefix
 
 

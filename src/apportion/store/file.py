@@ -11,14 +11,15 @@ from pathlib import Path
 from apportion.errors import Damaged, NotFound, StoreError
 from apportion.store.contract import KEY, Pointer, Store, checked, checked_prefix, sha256
 
-_ABANDONED = 24 * 3600  # seconds after which a temporary file belongs to a killed writer
+_ABANDONED = 24 * 3600  # seconds after which the writer of a temporary file must have been killed
 
 
 class FileStore(Store):
-    """A folder. The sha256 of `name` lies beside it in `.name.sha256`, in the format of sha256sum.
+    """A folder. The sha256 of `name` is in the file `.name.sha256` next to it, in the format of sha256sum.
 
-    An object appears by one rename, after its checksum and under the lock of the store, so a writer killed anywhere leaves a whole
-    object or none; a stray checksum or temporary file is harmless.
+    An object appears by one rename, after its checksum was written and while the store is locked. A writer
+    that is killed at any moment therefore leaves a complete object or none; a checksum or temporary file that
+    is left over does no harm.
     """
 
     def __init__(self, root: Path) -> None:
@@ -32,7 +33,8 @@ class FileStore(Store):
     def list(self, prefix: str = "") -> Iterator[str]:
         top = self._root / checked_prefix(prefix).rpartition("/")[0]
         with self._explained():
-            files = [Path(folder, name) for folder, _, names in os.walk(top, onerror=_raise_unless_absent) for name in names]
+            walk = os.walk(top, onerror=_raise_unless_absent)
+            files = [Path(folder, name) for folder, _, names in walk for name in names]
         keys = (path.relative_to(self._root).as_posix() for path in files)
         return iter(sorted(key for key in keys if key.startswith(prefix) and KEY.fullmatch(key)))
 
@@ -41,24 +43,26 @@ class FileStore(Store):
         with self._explained():
             if path.is_file():
                 return False
-            with _temporary(path, data) as payload, self._lock():
+            with _temporary(path, data) as temporary, self._lock():
                 if path.is_file():
                     return False
-                _seal(path, sha256(data))
-                payload.replace(path)
+                _write_checksums(path, sha256(data))
+                temporary.replace(path)
                 _sync(path.parent)
         return True
 
     def swap(self, key: str, expected: str | None, data: bytes) -> str:
-        path, tag = self._path(key), sha256(data)
-        with self._explained(), _temporary(path, data) as payload, self._lock():
+        path = self._path(key)
+        tag = sha256(data)
+        with self._explained(), _temporary(path, data) as temporary, self._lock():
             current = self.read_pointer(key)
             if (current.tag if current else None) != expected:
                 raise self._conflict(key, expected)
-            # Both checksums are good while the content changes, so that neither a crash nor a reader in between sees damage.
-            _seal(path, *([current.tag] if current else []), tag)
-            payload.replace(path)
-            _seal(path, tag)
+            # Both checksums are valid while the content changes: neither a crash nor a reader between these
+            # steps finds a content without its checksum.
+            _write_checksums(path, *([current.tag] if current else []), tag)
+            temporary.replace(path)
+            _write_checksums(path, tag)
             _sync(path.parent)
         return tag
 
@@ -71,7 +75,8 @@ class FileStore(Store):
                         path.unlink()
 
     def _read(self, key: str) -> Pointer:
-        # A pointer may move between the reading of its checksum and of its content: only what fails every time is damaged.
+        # A pointer may move between the reading of its checksums and of its content, so that they differ once
+        # or twice. Only an object that fails every time is damaged.
         for _ in range(2):
             with suppress(Damaged):
                 return self._read_once(key)
@@ -80,18 +85,18 @@ class FileStore(Store):
     def _read_once(self, key: str) -> Pointer:
         path = self._path(key)
         with self._explained():
-            seals = _seals(path)
+            checksums = _read_checksums(path)
             try:
                 data = path.read_bytes()
             except (FileNotFoundError, NotADirectoryError) as error:
                 raise NotFound(f"{self.where(key)}: nothing is stored there") from error
-            return self._verified(key, data, seals)
+            return self._verified(key, data, checksums)
 
     def _remove(self, key: str) -> None:
         path = self._path(key)
         with self._explained():
             path.unlink(missing_ok=True)
-            _seal_path(path).unlink(missing_ok=True)
+            _checksum_path(path).unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self._root / checked(key)
@@ -103,36 +108,43 @@ class FileStore(Store):
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
-            fcntl.flock(fd, fcntl.LOCK_UN)  # closing is not enough while a forked child holds a copy of the descriptor
+            # Closing alone would not unlock while a forked child has a copy of the descriptor.
+            fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
+        """Raises StoreError for an OSError in the block."""
         try:
             yield
         except OSError as error:
-            raise StoreError(f"{self._root} cannot be used as a store: {error}; make it a writable folder (option `store`)") from error
+            raise StoreError(
+                f"{self._root} cannot be used as a store: {error}; make it a writable folder (option `store`)"
+            ) from error
 
 
-def _seal_path(path: Path) -> Path:
+def _checksum_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
-def _seals(path: Path) -> set[str]:
+def _read_checksums(path: Path) -> set[str]:
+    """The recorded checksums of a file; none where none is recorded."""
     try:
-        return {line.split()[0] for line in _seal_path(path).read_text("ascii", "replace").splitlines() if line.strip()}
+        lines = _checksum_path(path).read_text("ascii", "replace").splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return set()
+    return {line.split()[0] for line in lines if line.strip()}
 
 
-def _seal(path: Path, *digests: str) -> None:
-    with _temporary(path, "".join(f"{digest}  {path.name}\n" for digest in digests).encode()) as seal:
-        seal.replace(_seal_path(path))
+def _write_checksums(path: Path, *digests: str) -> None:
+    text = "".join(f"{digest}  {path.name}\n" for digest in digests)
+    with _temporary(path, text.encode()) as temporary:
+        temporary.replace(_checksum_path(path))
 
 
 @contextmanager
 def _temporary(path: Path, data: bytes) -> Iterator[Path]:
-    """A file beside `path` with these bytes, safe on disk; removed unless it was renamed."""
+    """A file with these bytes, safely on disk, in the folder of `path`; removed unless it was renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -146,6 +158,7 @@ def _temporary(path: Path, data: bytes) -> Iterator[Path]:
 
 
 def _sync(folder: Path) -> None:
+    """Makes the renames in a folder safe on disk."""
     fd = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(fd)

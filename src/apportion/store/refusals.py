@@ -1,4 +1,4 @@
-"""What S3 refuses, in words that help: why, and what to change."""
+"""Explanations of errors of S3: what an error means, and what to change."""
 
 import os
 import re
@@ -7,55 +7,95 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-SKEW = timedelta(minutes=15)
-"""Signatures are good for so long: S3 takes none from a clock that differs by more."""
+MAX_CLOCK_DIFFERENCE = timedelta(minutes=15)
+"""S3 refuses requests signed by a clock that differs from its own by more."""
 
-_AGAIN = "nothing is lost: then run the same command again"
+_AGAIN = "nothing is lost: run the same command again after that"
 
 _ENDPOINT = "no answer from the endpoint: check AWS_ENDPOINT_URL_S3 and the network"
-_CREDENTIALS = "no usable credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or an identity of the pod"
-_EXPIRED = f"the credentials are past their time: renew them (AWS_SESSION_TOKEN, AWS_PROFILE, or the identity of the pod); {_AGAIN}"
-_REGION = "the bucket is in another region: set AWS_REGION to its own, and AWS_ENDPOINT_URL_S3 to an endpoint there or to nothing"
-_REDIRECTED = "the endpoint sends us elsewhere: see that http or https and the name are right in AWS_ENDPOINT_URL_S3, and AWS_REGION"
-_FULL = f"the bucket or its server is full: raise the quota, or let old weights expire (apportion lifecycle CONFIG --days N); {_AGAIN}"
-_BUSY = f"the server has too much to do, or is starting: run fewer shards (compute.shards), or wait; {_AGAIN}"
-_TLS = (
-    "no trusted connection: name the file of the certificate authority in AWS_CA_BUNDLE, and see that "
-    "http or https and the name are right in AWS_ENDPOINT_URL_S3"
+_CREDENTIALS = (
+    "no usable credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or an identity of "
+    "the pod"
 )
-_KMS = "the key for encryption cannot be used: check APPORTION_S3_KMS_KEY, and that the credentials may kms:GenerateDataKey and kms:Decrypt"
-_NOT_S3 = "what answers is no S3 server: check AWS_ENDPOINT_URL_S3"
+_EXPIRED = (
+    "the credentials have expired: renew them (AWS_SESSION_TOKEN, AWS_PROFILE, or the identity of the pod); "
+    f"{_AGAIN}"
+)
+_REGION = (
+    "the bucket is in another region: set AWS_REGION to its own, and AWS_ENDPOINT_URL_S3 to an endpoint "
+    "there or to nothing"
+)
+_REDIRECTED = (
+    "the endpoint redirects to another address: check http or https and the name in AWS_ENDPOINT_URL_S3, "
+    "and AWS_REGION"
+)
+_FULL = (
+    "the bucket or its server is full: raise the quota, or let old weights expire (apportion lifecycle "
+    f"CONFIG --days N); {_AGAIN}"
+)
+_BUSY = f"the server is overloaded, or is starting: run fewer shards (compute.shards), or wait; {_AGAIN}"
+_TLS = (
+    "no trusted connection: name the file of the certificate authority in AWS_CA_BUNDLE, and check http or "
+    "https and the name in AWS_ENDPOINT_URL_S3"
+)
+_KMS = (
+    "the key for encryption cannot be used: check APPORTION_S3_KMS_KEY, and that the credentials may "
+    "kms:GenerateDataKey and kms:Decrypt"
+)
+_NOT_S3 = "the answer is not from an S3 server: check AWS_ENDPOINT_URL_S3"
 _ACCESS = "access denied: the credentials need s3:GetObject, s3:PutObject and s3:ListBucket"
+_NO_LIFECYCLE = "the server has no lifecycle rules: delete old weights yourself"
 
-_HINTS = {
+
+def _same(explanation: str, *names: str) -> dict[str, str]:
+    return dict.fromkeys(names, explanation)
+
+
+_EXPLANATIONS = {
     "NoSuchBucket": "the bucket does not exist: create it or name another",
-    "404": "not an S3 endpoint, it seems: check AWS_ENDPOINT_URL_S3",
-    # a HEAD has no body to name its error: botocore gives the status instead
-    **dict.fromkeys(("AccessDenied", "403"), _ACCESS),
-    **dict.fromkeys(("NoCredentialsError", "PartialCredentialsError", "InvalidAccessKeyId", "SignatureDoesNotMatch"), _CREDENTIALS),
-    **dict.fromkeys(("ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"), _EXPIRED),
-    **dict.fromkeys(("InvalidToken", "CredentialRetrievalError", "UnauthorizedSSOTokenError", "TokenRetrievalError"), _EXPIRED),
-    **dict.fromkeys(("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError"), _ENDPOINT),
-    "400": "the server calls the request a bad one: check AWS_REGION, the credentials and AWS_ENDPOINT_URL_S3",
+    "404": "probably not an S3 endpoint: check AWS_ENDPOINT_URL_S3",
+    # The answer to a HEAD has no body that names its error: botocore gives the status instead.
+    **_same(_ACCESS, "AccessDenied", "403"),
+    **_same(_CREDENTIALS, "NoCredentialsError", "PartialCredentialsError"),
+    **_same(_CREDENTIALS, "InvalidAccessKeyId", "SignatureDoesNotMatch"),
+    **_same(_EXPIRED, "ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"),
+    **_same(_EXPIRED, "InvalidToken", "CredentialRetrievalError"),
+    **_same(_EXPIRED, "UnauthorizedSSOTokenError", "TokenRetrievalError"),
+    **_same(_ENDPOINT, "EndpointConnectionError", "ConnectTimeoutError"),
+    **_same(_ENDPOINT, "ReadTimeoutError", "ConnectionClosedError"),
+    "400": "the server calls the request invalid: check AWS_REGION, the credentials and AWS_ENDPOINT_URL_S3",
     "SSLError": _TLS,
     "NotS3": _NOT_S3,
-    "InvalidObjectState": "a lifecycle rule moved the object to an archive: restore it, and limit the rule to other prefixes",
-    **dict.fromkeys(("PermanentRedirect", "TemporaryRedirect", "301", "302", "307", "308"), _REDIRECTED),
-    **dict.fromkeys(("AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "InvalidRegionName"), _REGION),
-    **dict.fromkeys(("QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"), _FULL),
-    **dict.fromkeys(("SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable", "XMinioServerNotInitialized", "503"), _BUSY),
-    **dict.fromkeys(("KMS.NotFoundException", "KMS.DisabledException", "KMS.KMSInvalidStateException", "KMSNotConfigured"), _KMS),
+    "InvalidObjectState": (
+        "a lifecycle rule moved the object to an archive: restore it, and limit the rule to other prefixes"
+    ),
+    **_same(_REDIRECTED, "PermanentRedirect", "TemporaryRedirect", "301", "302", "307", "308"),
+    **_same(
+        _REGION, "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "InvalidRegionName"
+    ),
+    **_same(_FULL, "QuotaExceeded", "XMinioAdminBucketQuotaExceeded", "XMinioStorageFull"),
+    **_same(_FULL, "InsufficientStorage", "507"),
+    **_same(_BUSY, "SlowDown", "SlowDownRead", "SlowDownWrite", "ServiceUnavailable"),
+    **_same(_BUSY, "XMinioServerNotInitialized", "503"),
+    **_same(_KMS, "KMS.NotFoundException", "KMS.DisabledException", "KMS.KMSInvalidStateException"),
+    **_same(_KMS, "KMSNotConfigured"),
 }
+"""By the name of botocore's exception, the error code of the server or the HTTP status."""
 
-_OF_OPERATION = {
-    ("GetBucketLifecycleConfiguration", "AccessDenied"): "access denied: the credentials need s3:GetLifecycleConfiguration",
-    ("PutBucketLifecycleConfiguration", "AccessDenied"): "access denied: the credentials need s3:PutLifecycleConfiguration",
-    ("GetBucketLifecycleConfiguration", "NotImplemented"): "the server knows no lifecycle rules: delete old weights yourself",
-    ("PutBucketLifecycleConfiguration", "NotImplemented"): "the server knows no lifecycle rules: delete old weights yourself",
+_EXPLANATIONS_OF_OPERATIONS = {
+    ("GetBucketLifecycleConfiguration", "AccessDenied"): (
+        "access denied: the credentials need s3:GetLifecycleConfiguration"
+    ),
+    ("PutBucketLifecycleConfiguration", "AccessDenied"): (
+        "access denied: the credentials need s3:PutLifecycleConfiguration"
+    ),
+    ("GetBucketLifecycleConfiguration", "NotImplemented"): _NO_LIFECYCLE,
+    ("PutBucketLifecycleConfiguration", "NotImplemented"): _NO_LIFECYCLE,
 }
+"""By operation and error code; these come before the others."""
 
-
-_WEB, _POD = "AWS_WEB_IDENTITY_TOKEN_FILE", ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
+_WEB_IDENTITY = "AWS_WEB_IDENTITY_TOKEN_FILE"
+_POD_IDENTITY = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI")
 
 
 class NotS3(ValueError):
@@ -63,77 +103,88 @@ class NotS3(ValueError):
 
 
 def hint(error: Exception, encrypted: bool) -> str:
-    """What an error of botocore means and what to change; `encrypted` says whether encryption was asked for."""
+    """What an error of botocore means and what to change. encrypted: the settings request encryption."""
     from botocore.exceptions import ClientError
 
-    if _of_identity(error):
+    if _is_of_identity(error):
         return _identity()
     if not isinstance(error, ClientError):
-        return _HINTS.get(type(error).__name__, "check the AWS_… settings and the server")
+        return _EXPLANATIONS.get(type(error).__name__, "check the AWS_… settings and the server")
     response: Any = error.response
     code = response.get("Error", {}).get("Code", "")
-    differs = skew(response)
-    if code == "RequestTimeTooSkewed" or (code == "403" and differs is not None and abs(differs) > SKEW):
-        by = "" if differs is None else f" by {spoken(differs)}"
-        return f"the clocks of this machine and of the server differ{by}: set the clock (NTP); {_AGAIN}"
-    if found := _OF_OPERATION.get((error.operation_name, code)):
-        return found
-    if code == "500" and re.search("html|json", response["ResponseMetadata"].get("HTTPHeaders", {}).get("content-type", "")):
-        return _NOT_S3  # botocore says 500 of an answer of 200, too, that is no XML
+    difference = clock_difference(response)
+    refused_by_clock = code == "403" and difference is not None and abs(difference) > MAX_CLOCK_DIFFERENCE
+    if code == "RequestTimeTooSkewed" or refused_by_clock:
+        amount = "" if difference is None else f" by {duration_text(difference)}"
+        return f"the clocks of this machine and of the server differ{amount}: set the clock (NTP); {_AGAIN}"
+    if explanation := _EXPLANATIONS_OF_OPERATIONS.get((error.operation_name, code)):
+        return explanation
+    content_type = response["ResponseMetadata"].get("HTTPHeaders", {}).get("content-type", "")
+    if code == "500" and re.search("html|json", content_type):
+        return _NOT_S3  # botocore gives the code 500 also to an answer of status 200 whose body is not XML
     if code == "NotImplemented":
-        others = ", or the encryption that APPORTION_S3_SSE asks for" if encrypted else ""
+        others = ", or the encryption that APPORTION_S3_SSE requests" if encrypted else ""
         return f"the server lacks conditional writes (If-None-Match, If-Match){others}: use one that has them"
     if code == "AccessDenied" and encrypted:
         return f"{_ACCESS}, and of a KMS key kms:GenerateDataKey and kms:Decrypt"
     status = response["ResponseMetadata"].get("HTTPStatusCode")
-    return _HINTS.get(code) or (_HINTS.get(str(status)) if status != 400 else None) or "check the server"
+    of_status = _EXPLANATIONS.get(str(status)) if status != 400 else None
+    return _EXPLANATIONS.get(code) or of_status or "check the server"
 
 
-def _of_identity(error: Any) -> bool:
-    """Whether it is the identity that gives no credentials, before the store was asked anything."""
+def _is_of_identity(error: Any) -> bool:
+    """Whether the error occurred while boto3 obtained credentials, before any request to the store."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     if isinstance(error, ClientError):
         return error.operation_name.startswith("AssumeRole")
-    if isinstance(error, BotoCoreError) and (asked := error.kwargs.get("endpoint_url")):
-        return bool(re.search(r"[/.]sts[.-]", asked)) or asked.startswith(os.environ.get("AWS_ENDPOINT_URL_STS") or "none")
-    if not any(name in os.environ for name in (_WEB, *_POD)):
+    if isinstance(error, BotoCoreError) and (endpoint := error.kwargs.get("endpoint_url")):
+        own_endpoint = os.environ.get("AWS_ENDPOINT_URL_STS") or "none"
+        return bool(re.search(r"[/.]sts[.-]", endpoint)) or endpoint.startswith(own_endpoint)
+    if not any(name in os.environ for name in (_WEB_IDENTITY, *_POD_IDENTITY)):
         return False
     if isinstance(error, BotoCoreError):
         return type(error).__name__ in ("CredentialRetrievalError", "InvalidConfigError")
-    # boto3 makes no errors of its own of a token file and of what a node's agent says; an endpoint that is no URL is a ValueError too.
-    return not isinstance(error, ValueError) or isinstance(error, UnicodeError) or str(error).startswith(("Unsupported host", "Auth token"))
+    # For a missing token file and for answers of a node's agent boto3 has no exceptions of its own. A
+    # ValueError may also come from an endpoint that is not a URL.
+    if isinstance(error, ValueError) and not isinstance(error, UnicodeError):
+        return str(error).startswith(("Unsupported host", "Auth token"))
+    return True
 
 
 def _identity() -> str:
-    """What a pod's identity hangs on."""
-    if path := os.environ.get(_WEB):
+    """What to check where the identity of a pod gives no credentials."""
+    if path := os.environ.get(_WEB_IDENTITY):
         role = os.environ.get("AWS_ROLE_ARN") or "that AWS_ROLE_ARN names"
         return (
-            f"the pod's identity ({_WEB} {path}) gives no credentials: see the annotation eks.amazonaws.com/role-arn of the service "
-            f"account, the trust policy of the role {role}, and that STS can be reached"
+            f"the pod's identity ({_WEB_IDENTITY} {path}) gives no credentials: check the annotation "
+            "eks.amazonaws.com/role-arn of the service account, "
+            f"the trust policy of the role {role}, and that STS can be reached"
         )
-    if name := next((name for name in _POD if name in os.environ), None):
+    if name := next((name for name in _POD_IDENTITY if name in os.environ), None):
         return (
-            f"the pod's identity ({name}) gives no credentials: see the pod identity association of the service account, and that the "
-            "agent runs on the node"
+            f"the pod's identity ({name}) gives no credentials: check the pod identity association of the "
+            "service account, and that the agent runs on the node"
         )
-    return "the role gives no credentials: see AWS_PROFILE and the trust policy of the role"
+    return "the role gives no credentials: check AWS_PROFILE and the trust policy of the role"
 
 
-def skew(response: Mapping[str, Any]) -> timedelta | None:
-    """How far the server's clock is ahead of ours, by what it has just answered; None where it tells no time."""
-    told = response.get("Error", {}).get("ServerTime") or response["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
-    if not told:
+def clock_difference(response: Mapping[str, Any]) -> timedelta | None:
+    """How far the server's clock is ahead of ours, by an answer that just arrived; None without a time."""
+    headers = response["ResponseMetadata"].get("HTTPHeaders", {})
+    text = response.get("Error", {}).get("ServerTime") or headers.get("date")
+    if not text:
         return None
     try:
-        server = datetime.fromisoformat(told) if told[:1].isdigit() else parsedate_to_datetime(told)
+        server = datetime.fromisoformat(text) if text[:1].isdigit() else parsedate_to_datetime(text)
     except ValueError:
         return None
     return server.replace(tzinfo=server.tzinfo or UTC) - datetime.now(UTC)
 
 
-def spoken(differs: timedelta) -> str:
-    """A difference of clocks, as somebody would say it."""
-    seconds = abs(differs.total_seconds())
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+def duration_text(difference: timedelta) -> str:
+    """A difference of clocks in rounded seconds, minutes or hours."""
+    seconds = abs(difference.total_seconds())
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

@@ -1,4 +1,4 @@
-"""The tracker that speaks to MLflow: what MLflow refuses becomes one clear error."""
+"""The tracker that logs to MLflow. Whatever MLflow refuses becomes one clear error."""
 
 import hashlib
 import json
@@ -18,21 +18,31 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from apportion import __version__
-from apportion.config import MLFLOW_CREDENTIALS, masked, unsendable
+from apportion.config.credentials import MLFLOW_CREDENTIALS, masked, unsendable
 from apportion.errors import StoreError, TrackingError
 from apportion.store.environment import environment
 from apportion.tracking.database import prepare
 from apportion.tracking.tracker import Tracker
 
 ROUND, JOB, NOT_FINITE = "apportion.round", "apportion.job", "apportion.not_finite"
-_PARENT, _TABLES = "mlflow.parentRunId", "mlflow.loggedArtifacts"
-_PARAMS, _METRICS = 100, 500  # entries in one request; MLflow takes 1,000 metrics, but only 1 MB, and long names are escaped
-_RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"  # by default MLflow retries for minutes
+"""Tags of runs."""
+
+_PARENT, _TABLES = "mlflow.parentRunId", "mlflow.loggedArtifacts"  # MLflow's own tags
+# Entries in one request. MLflow accepts 1,000 metrics, but only 1 MB, and long names become longer when
+# escaped.
+_PARAMS, _METRICS = 100, 500
+# By default MLflow retries for minutes.
+_RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
+_SECONDS = 4  # in which a server must answer a check
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-_MEND = "check the server or file there and its credentials (MLFLOW_TRACKING_…), change {options}, or track nothing: tracking.uri=null"
+_FIX = (
+    "check the server or file there and its credentials (MLFLOW_TRACKING_…), change {options}, or switch "
+    "tracking off: tracking.uri=null"
+)
 _TRUST = "name the file of its certificate authority in MLFLOW_TRACKING_SERVER_CERT_PATH"
-_AGAIN = "nothing is lost: then run the same command again"
-_BENEATH = (  # what the libraries beneath MLflow raise through it
+_AGAIN = "nothing is lost: run the same command again after that"
+# Exceptions of the libraries that MLflow uses, which it does not convert to its own.
+_LIBRARY_ERRORS = (
     ("sqlalchemy.exc", "SQLAlchemyError"),
     ("alembic.util", "CommandError"),
     ("boto3.exceptions", "Boto3Error"),
@@ -44,65 +54,88 @@ _BENEATH = (  # what the libraries beneath MLflow raise through it
 
 
 def key(name: str) -> str:
-    """The metric or parameter name that MLflow accepts for any text.
+    """A metric or parameter name that MLflow accepts, for any text.
 
-    Letters of any script, digits and `_ - . /` and spaces stay. Where something had to go, eight digits of the whole name's hash are
-    appended, so that different names stay different.
+    Letters of any script, digits and `_ - . /` and spaces stay as they are. Where another character is
+    replaced or the name is too long, eight digits of the whole name's sha256 are appended, so that different
+    names stay different.
     """
     parts = re.sub(r"[^\w\-. /]", "_", name).split("/")
-    allowed = "/".join(part if part.strip(".") else "_" for part in parts)  # MLflow refuses what a path would resolve: a//b, a/../b
+    # MLflow refuses names that a path would resolve, as a//b and a/../b.
+    allowed = "/".join(part if part.strip(".") else "_" for part in parts)
     if allowed == name and len(name) <= 250:
         return name
     return f"{allowed[:240]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 class MlflowTracker(Tracker):
-    """A tracking server, or a database file of one's own."""
+    """A tracking server, or a local database file."""
 
     def __init__(self, uri: str, artifacts: str | None, experiment: str) -> None:
-        self._uri, self._artifacts, self._name = uri, artifacts, experiment
+        self._uri = uri
+        self._artifacts = artifacts
+        self._name = experiment
 
     def check(self) -> None:
-        with _impatient():
+        with _short_timeouts():
             with self._explained("open its experiment"):
-                self._client.set_experiment_tag(self._experiment.experiment_id, "apportion.version", __version__)
+                experiment = self._experiment.experiment_id
+                self._client.set_experiment_tag(experiment, "apportion.version", __version__)
                 self._pipeline_run()
             location = self._experiment.artifact_location
-            mend = _MEND.format(options="tracking.artifacts or tracking.experiment")
-            with self._explained(f"write artifacts to {location}", mend), _set(_of_the_store(location)):
+            fix = _FIX.format(options="tracking.artifacts or tracking.experiment")
+            with (
+                self._explained(f"write artifacts to {location}", fix),
+                _set_variables(_settings_of_the_store(location)),
+            ):
                 self._write_artifact(location)
 
     def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str:
         tags = {**tags, ROUND: round_id, **({JOB: job} if job else {})}
         with self._explained(f"start the run of round {round_id}"):
-            found = self._pipeline_run() or next(self._unfinished(round_id), None) or next(self._of_round(round_id), None)
-            if found is None:
+            run = (
+                self._pipeline_run()
+                or next(self._unfinished(round_id), None)
+                or next(self._runs_of_round(round_id), None)
+            )
+            if run is None:
                 return self._create(self._experiment.experiment_id, f"round {round_id[:8]}", tags)
-            self._tag(found.info.run_id, tags)
-            self._client.update_run(found.info.run_id, status="RUNNING")
-            return str(found.info.run_id)
+            self._tag(run.info.run_id, tags)
+            self._client.update_run(run.info.run_id, status="RUNNING")
+            return str(run.info.run_id)
 
     def params(self, run: str | None, values: Mapping[str, Any]) -> None:
         from mlflow.entities import Param
 
         entries = [Param(key(name), str(value)) for name, value in values.items()]
-        mend = "a run takes each parameter once: delete the run in MLflow, or choose another tracking.experiment"
-        with self._explained("log parameters", mend, where="INVALID_PARAMETER_VALUE"):
+        fix = (
+            "a parameter of a run cannot be changed: delete the run in MLflow, or choose another "
+            "tracking.experiment"
+        )
+        with self._explained("log parameters", fix, code="INVALID_PARAMETER_VALUE"):
             for batch in _batches(entries, _PARAMS):
                 self._client.log_batch(run, params=batch)
 
     def metrics(self, run: str | None, values: Mapping[str, float], step: int = 0) -> None:
         with self._explained("log metrics"):
-            found = self._client.get_run(run)
-            known, began, now = found.data.metrics, found.info.start_time, int(time.time() * 1000)
-            # MLflow drops an entry that it has with the same time: only a changed value needs a time of its own to win over the old one.
-            times = {name: began if known.get(key(name), value) == value else now for name, value in values.items()}
-            self._log(found, [(name, value, times[name], step) for name, value in values.items()])
+            logged = self._client.get_run(run)
+            before = logged.data.metrics
+            started = logged.info.start_time
+            now = int(time.time() * 1000)
+            # MLflow ignores an entry that it has already with the same time, so logging the same value again
+            # at the start time of the run adds nothing. A changed value needs a later time to replace the old
+            # one.
+            entries = []
+            for name, value in values.items():
+                unchanged = before.get(key(name), value) == value
+                entries.append((name, value, started if unchanged else now, step))
+            self._log(logged, entries)
 
     def stepped(self, run: str | None, name: str, values: Sequence[float]) -> None:
         with self._explained(f"log the series {name!r}"):
-            found = self._client.get_run(run)
-            self._log(found, [(name, value, found.info.start_time, step) for step, value in enumerate(values)])
+            logged = self._client.get_run(run)
+            started = logged.info.start_time
+            self._log(logged, [(name, value, started, step) for step, value in enumerate(values)])
 
     def table(self, run: str | None, artifact_path: str, columns: Mapping[str, Sequence[Any]]) -> None:
         rows = [[_cell(value) for value in row] for row in zip(*columns.values(), strict=True)]
@@ -116,23 +149,34 @@ class MlflowTracker(Tracker):
 
     def artifact(self, run: str | None, artifact_path: str, data: bytes) -> None:
         folder, _, name = artifact_path.rpartition("/")
-        options = "tracking.artifacts or tracking.experiment"
-        with self._explained(f"store the artifact {artifact_path}", _MEND.format(options=options)), TemporaryDirectory() as scratch:
+        fix = _FIX.format(options="tracking.artifacts or tracking.experiment")
+        with self._explained(f"store the artifact {artifact_path}", fix), TemporaryDirectory() as scratch:
             path = Path(scratch, name)
             path.write_bytes(data)
-            with _set(_of_the_store(self._client.get_run(run).info.artifact_uri)):
+            location = self._client.get_run(run).info.artifact_uri
+            with _set_variables(_settings_of_the_store(location)):
                 self._client.log_artifact(run, str(path), folder or None)
 
-    def child(self, run: str | None, name: str, tags: Mapping[str, str], params: Mapping[str, Any], metrics: Mapping[str, float]) -> str:
+    def child(
+        self,
+        run: str | None,
+        name: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+    ) -> str:
         with self._explained(f"log the nested run {name!r}"):
             parent = self._client.get_run(run)
-            experiment, job = parent.info.experiment_id, parent.data.tags.get(JOB)
+            experiment = parent.info.experiment_id
+            job = parent.data.tags.get(JOB)
             tags = {**tags, _PARENT: parent.info.run_id, **({JOB: job} if job else {})}
-            same = (child for child in self._search(experiment, f"tags.`{_PARENT}` = '{run}'") if child.info.run_name == name)
-            found = next(same, None)
-            nested = str(found.info.run_id) if found else self._create(experiment, name, tags)
-            if found:
+            children = self._search(experiment, f"tags.`{_PARENT}` = '{run}'")
+            existing = next((child for child in children if child.info.run_name == name), None)
+            if existing:
+                nested = str(existing.info.run_id)
                 self._tag(nested, tags)
+            else:
+                nested = self._create(experiment, name, tags)
         self.params(nested, params)
         self.metrics(nested, metrics)
         self.finish(nested)
@@ -144,54 +188,63 @@ class MlflowTracker(Tracker):
 
     def finish_round(self, round_id: str) -> list[str]:
         with self._explained(f"end the run of round {round_id}"):
-            left = [str(run.info.run_id) for run in self._unfinished(round_id)]
-            for run_id in left:
+            run_ids = [str(run.info.run_id) for run in self._unfinished(round_id)]
+            for run_id in run_ids:
                 self._client.set_terminated(run_id, "FINISHED")
-            return left
+            return run_ids
 
     def close_job(self, job: str, status: str) -> list[str]:
-        with _impatient(retries=2), self._explained(f"end the runs of job {job}"):
+        with _short_timeouts(retries=2), self._explained(f"end the runs of job {job}"):
             experiment = self._client.get_experiment_by_name(self._name)
             if experiment is None or not job:
                 return []
             running = self._search(experiment.experiment_id, "attributes.status = 'RUNNING'")
-            left = [str(run.info.run_id) for run in running if run.data.tags.get(JOB) == job]
-            for run_id in left:
+            run_ids = [str(run.info.run_id) for run in running if run.data.tags.get(JOB) == job]
+            for run_id in run_ids:
                 self._client.set_terminated(run_id, status)
-            return left
+            return run_ids
 
     @cached_property
     def _client(self) -> Any:
         if not self._uri:
-            raise TrackingError("found an empty tracking.uri, expected an address as sqlite:///… or https://…, or null to track nothing")
+            raise TrackingError(
+                "found an empty tracking.uri, expected an address as sqlite:///… or https://…, or null to "
+                "track nothing"
+            )
         if self._uri.startswith("http") and (wrong := unsendable(MLFLOW_CREDENTIALS)):
             raise TrackingError(wrong)
         from mlflow import MlflowClient
 
         if self._uri.startswith("sqlite:"):
             prepare(self._uri)
-        # With its driver named the address is the same, but MLflow makes no folder of its text, escapes and all.
+        # Without the name of the driver, MLflow would also create a folder whose name is the escaped address.
         return MlflowClient(tracking_uri=re.sub("^sqlite:", "sqlite+pysqlite:", self._uri))
 
     @cached_property
     def _experiment(self) -> Any:
         from mlflow.exceptions import MlflowException
 
-        found = self._client.get_experiment_by_name(self._name)
-        if found is None:
+        experiment = self._client.get_experiment_by_name(self._name)
+        if experiment is None:
             try:
                 self._client.create_experiment(self._name, artifact_location=self._location())
             except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":  # another round may have made it just now
+                if (
+                    error.error_code != "RESOURCE_ALREADY_EXISTS"
+                ):  # another round may have created it just now
                     raise
-            found = self._client.get_experiment_by_name(self._name)
-        if found.lifecycle_stage != "active":
-            mend = f"restore it (mlflow experiments restore --experiment-id {found.experiment_id}) or choose another tracking.experiment"
-            raise TrackingError(f"MLflow at {masked(self._uri)}: found experiment {self._name!r} deleted; {mend}")
-        return found
+            experiment = self._client.get_experiment_by_name(self._name)
+        if experiment.lifecycle_stage != "active":
+            raise TrackingError(
+                f"MLflow at {masked(self._uri)}: found experiment {self._name!r} deleted; restore it (mlflow "
+                f"experiments restore --experiment-id {experiment.experiment_id}) or choose another "
+                "tracking.experiment"
+            )
+        return experiment
 
     def _location(self) -> str | None:
-        # A folder of this machine means nothing to a server elsewhere: there the server chooses, unless the option is an address.
+        """Where a new experiment keeps its artifacts; None leaves that to the server."""
+        # A folder of this machine does not exist on the server's machine, so a server gets addresses only.
         if self._artifacts is None or urlsplit(self._artifacts).scheme:
             return self._artifacts
         return None if self._uri.startswith("http") else Path(self._artifacts).resolve().as_uri()
@@ -201,33 +254,39 @@ class MlflowTracker(Tracker):
 
         with TemporaryDirectory() as scratch:
             path = Path(scratch, "apportion-was-here.txt")
-            path.write_text("Written by Apportion to see whether artifacts can be stored here.\n")
+            path.write_text("Written by Apportion to check that artifacts can be stored here.\n")
             artifacts: Any = get_artifact_repository(location, tracking_uri=self._uri)
             artifacts.log_artifact(str(path))
 
     def _pipeline_run(self) -> Any:
-        # Kubeflow's plugin gives every task a nested run of its own: the run of the whole pipeline is the eldest ancestor.
+        """The run of the whole pipeline; None outside a pipeline that has one."""
+        # Kubeflow's plugin gives each task a nested run, and MLFLOW_RUN_ID names that one. The run of the
+        # pipeline is the last of its ancestors.
         run, run_id = None, os.environ.get("MLFLOW_RUN_ID")
         while run_id:
-            mend = "set tracking.uri to the server of the pipeline's plugin (MLFLOW_TRACKING_URI), or unset MLFLOW_RUN_ID"
-            with self._explained(f"find run {run_id}, which MLFLOW_RUN_ID leads to", mend):
+            fix = (
+                "set tracking.uri to the server of the pipeline's plugin (MLFLOW_TRACKING_URI), or unset "
+                "MLFLOW_RUN_ID"
+            )
+            with self._explained(f"find run {run_id}, which MLFLOW_RUN_ID leads to", fix):
                 run = self._client.get_run(run_id)
             run_id = run.data.tags.get(_PARENT)
         return run
 
     def _unfinished(self, round_id: str) -> Iterator[Any]:
-        return (run for run in self._of_round(round_id) if run.info.status != "FINISHED")
+        return (run for run in self._runs_of_round(round_id) if run.info.status != "FINISHED")
 
-    def _of_round(self, round_id: str) -> Iterator[Any]:
-        """The round's own runs, the youngest first."""
+    def _runs_of_round(self, round_id: str) -> Iterator[Any]:
+        """The runs of a round without nested ones, newest first."""
         runs = self._search(self._experiment.experiment_id, f"tags.`{ROUND}` = '{round_id}'")
         return (run for run in runs if _PARENT not in run.data.tags)
 
     def _search(self, experiment: str, condition: str) -> Iterator[Any]:
-        """Runs, the youngest first."""
+        """The runs that meet a condition, newest first."""
+        order = ["attributes.start_time DESC"]
         token = None
         while True:
-            page = self._client.search_runs([experiment], condition, order_by=["attributes.start_time DESC"], page_token=token)
+            page = self._client.search_runs([experiment], condition, order_by=order, page_token=token)
             yield from page
             token = page.token
             if not token:
@@ -242,55 +301,70 @@ class MlflowTracker(Tracker):
         self._client.log_batch(run, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def _log(self, run: Any, points: Sequence[tuple[str, float, int, int]]) -> None:
-        """Logs (name, value, time, step). MLflow would show an infinite value as 1.8e308."""
+        """Logs (name, value, time in ms, step). MLflow would show an infinite value as 1.8e308."""
         from mlflow.entities import Metric
 
-        entries = [Metric(key(name), float(value), stamp, step) for name, value, stamp, step in points if math.isfinite(value)]
+        entries = []
+        not_finite = set()
+        for name, value, milliseconds, step in points:
+            if math.isfinite(value):
+                entries.append(Metric(key(name), float(value), milliseconds, step))
+            else:
+                not_finite.add(name)
         for batch in _batches(entries, _METRICS):
             self._client.log_batch(run.info.run_id, metrics=batch)
-        odd = {name for name, value, *_ in points if not math.isfinite(value)}
-        if odd:
+        if not_finite:
             before = run.data.tags.get(NOT_FINITE, "").splitlines()
-            self._client.set_tag(run.info.run_id, NOT_FINITE, "\n".join(sorted(odd.union(before))))
+            self._client.set_tag(run.info.run_id, NOT_FINITE, "\n".join(sorted(not_finite.union(before))))
 
     @contextmanager
-    def _explained(self, what: str, mend: str | None = None, where: str | None = None) -> Iterator[None]:
-        """Refusals as one error; `mend` is said where MLflow's code is `where`, or of any."""
+    def _explained(self, action: str, fix: str | None = None, code: str | None = None) -> Iterator[None]:
+        """Raises TrackingError for an error of MLflow in the block.
+
+        action: what cannot be done then. fix: how to fix it, instead of the usual text; where `code` is
+        given, only for errors with this code of MLflow.
+        """
         _silence()
         try:
             yield
-        except _refusals() as error:
+        except _errors() as error:
             reason = _reason(masked(str(error))) or type(error).__name__
-            if mend is None or where not in (None, getattr(error, "error_code", None)):
-                mend = _MEND.format(options="tracking.uri")
+            if fix is None or code not in (None, getattr(error, "error_code", None)):
+                fix = _FIX.format(options="tracking.uri")
             trust = f"{_TRUST}, " if "CERTIFICATE_VERIFY_FAILED" in reason else ""
-            raise TrackingError(f"MLflow at {masked(self._uri)} cannot {masked(what)}: {reason}; {trust}{mend}; {_AGAIN}") from error
+            raise TrackingError(
+                f"MLflow at {masked(self._uri)} cannot {masked(action)}: {reason}; {trust}{fix}; {_AGAIN}"
+            ) from error
 
 
-def _impatient(retries: int = 0) -> AbstractContextManager[None]:
-    return _set({_RETRIES: str(retries), _TIMEOUT: "4"})
+def _short_timeouts(retries: int = 0) -> AbstractContextManager[None]:
+    return _set_variables({_RETRIES: str(retries), _TIMEOUT: str(_SECONDS)})
 
 
-def _of_the_store(location: str) -> dict[str, str]:
-    """Variables by which MLflow, where it writes to S3 itself, does as the store does; what its own variables say is left to them."""
+def _settings_of_the_store(location: str) -> dict[str, str]:
+    """Environment variables that give MLflow, where it writes to S3 itself, the settings of the store.
+
+    A variable of MLflow that is already set stays as it is. Raises TrackingError for wrong settings.
+    """
     if not location.startswith("s3:"):
         return {}
     try:
-        told = environment()
+        settings = environment()
     except StoreError as error:
         raise TrackingError(f"artifacts at {masked(location)}: {error}") from error
-    own = {"MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": told.addressing}
-    if told.encryption:
-        own["MLFLOW_S3_UPLOAD_EXTRA_ARGS"] = json.dumps(told.encryption)
-    region = {"AWS_DEFAULT_REGION": told.region} if told.region else {}
-    return {name: value for name, value in own.items() if not os.environ.get(name)} | region
+    variables = {"MLFLOW_BOTO_CLIENT_ADDRESSING_STYLE": settings.addressing}
+    if settings.encryption:
+        variables["MLFLOW_S3_UPLOAD_EXTRA_ARGS"] = json.dumps(settings.encryption)
+    unset = {name: value for name, value in variables.items() if not os.environ.get(name)}
+    region = {"AWS_DEFAULT_REGION": settings.region} if settings.region else {}
+    return unset | region
 
 
 @contextmanager
-def _set(settings: Mapping[str, str]) -> Iterator[None]:
-    """Variables of the environment, which is all that MLflow reads them from, until the end of the block."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+def _set_variables(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets environment variables until the end of the block; MLflow takes these settings from there only."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:
@@ -302,24 +376,26 @@ def _set(settings: Mapping[str, str]) -> Iterator[None]:
 
 
 def _silence() -> None:
-    # MLflow reports migrations, run links and whole tracebacks on its own, and its use to its makers; ours is one error.
+    """Switches off MLflow's own output: telemetry, links to runs, and logs with whole tracebacks."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    import mlflow  # noqa: F401  sets its loggers up
+    import mlflow  # noqa: F401  sets up its loggers
 
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         logging.getLogger("mlflow").setLevel(logging.CRITICAL)
 
 
-def _refusals() -> tuple[type[BaseException], ...]:
+def _errors() -> tuple[type[BaseException], ...]:
+    """The exceptions that MLflow and the libraries it uses raise."""
     from mlflow.exceptions import MlflowException
 
-    loaded = (getattr(sys.modules[module], name) for module, name in _BENEATH if module in sys.modules)
-    return (MlflowException, OSError, ValueError, ImportError, sqlite3.Error, *loaded)
+    loaded = [(module, name) for module, name in _LIBRARY_ERRORS if module in sys.modules]
+    of_libraries = (getattr(sys.modules[module], name) for module, name in loaded)
+    return (MlflowException, OSError, ValueError, ImportError, sqlite3.Error, *of_libraries)
 
 
 def _reason(text: str) -> str:
-    """The first line of an error, without what requests and urllib3 say around the cause where there was no answer."""
+    """The first line of an error; of a failed connection its cause, without what the libraries add."""
     line = " ".join(text.partition("\n")[0].split())
     cause = re.sub(r"^API request to \S+ failed with exception .*?\(Caused by (.*)\)$", r"\1", line)
     return re.sub(r"HTTPS?Connection(Pool)?\([^)]*\): ", "", cause)[:600]
@@ -330,5 +406,6 @@ def _batches(entries: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 
 def _cell(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value  # a number of numpy's
+    """A value for JSON: of numpy's numbers the Python number, and None for one that is not finite."""
+    value = value.item() if hasattr(value, "item") else value
     return None if isinstance(value, float) and not math.isfinite(value) else value

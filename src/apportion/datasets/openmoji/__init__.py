@@ -1,4 +1,5 @@
-"""The embedded drawings: OpenMoji 17.0.0 (CC BY-SA 4.0, LICENSE.txt, AUTHORS.txt) with their real designers as contributors."""
+"""The embedded drawings: OpenMoji 17.0.0 (CC BY-SA 4.0, LICENSE.txt, AUTHORS.txt). The contributors are their
+designers."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,23 +11,27 @@ from unicodedata import normalize
 import numpy as np
 import pyarrow.parquet as pq
 
-from apportion.config import OpenMoji
+from apportion.config.data import OpenMoji
 from apportion.datasets.contribution import Contribution, enough
 from apportion.errors import ConfigError
 
-Drawing = dict[str, Any]  # a row of the embedded table
+Drawing = dict[str, Any]
+"""A row of the embedded table."""
 
 DRAWINGS = Path(__file__).with_name("drawings.parquet")
 
 
 def load(data: OpenMoji) -> list[Contribution]:
-    """One contribution per designer, sorted by name; labels are groups of emoji, `joined` is the day of the earliest drawing.
+    """One contribution per designer, sorted by name. Labels are groups of emoji; `joined` is the day of the
+    earliest drawing.
 
-    Raises ConfigError for a wrong data.contributors and DataError for a designer with fewer than data.min_images drawings.
+    Raises ConfigError where data.contributors names or counts designers that do not exist, and DataError for
+    a designer with fewer than data.min_images drawings.
     """
     columns = ["name", "author", "date", "group", "flip", f"rgb{data.resolution}"]
+    table = pq.ParquetFile(DRAWINGS, pre_buffer=False).read(columns=columns, use_threads=False)
     by_author: dict[str, list[Drawing]] = {}
-    for drawing in pq.ParquetFile(DRAWINGS, pre_buffer=False).read(columns=columns, use_threads=False).to_pylist():
+    for drawing in table.to_pylist():
         by_author.setdefault(drawing["author"].strip(), []).append(drawing)
     counts = {author: len(drawings) for author, drawings in by_author.items()}
     chosen = _chosen(data.contributors, counts)
@@ -38,14 +43,20 @@ def _chosen(contributors: int | list[str], counts: Mapping[str, int]) -> list[st
     if isinstance(contributors, list):
         return _named([normalize("NFC", name) for name in contributors], counts)
     if contributors > len(counts):
-        raise ConfigError(f"found {contributors} contributors asked for, expected at most {len(counts)} (data.contributors)")
+        raise ConfigError(
+            f"found a request for {contributors} contributors, expected at most {len(counts)} "
+            "(data.contributors)"
+        )
     return sorted(counts, key=lambda author: (-counts[author], author))[:contributors]
 
 
 def _named(names: list[str], counts: Mapping[str, int]) -> list[str]:
     unknown = [f"{name!r}{_suggestion(name, counts)}" for name in names if name not in counts]
     if unknown:
-        raise ConfigError(f"found no OpenMoji designers {', '.join(unknown)}, expected names out of AUTHORS.txt (data.contributors)")
+        raise ConfigError(
+            f"found no OpenMoji designers {', '.join(unknown)}, expected names from AUTHORS.txt "
+            "(data.contributors)"
+        )
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated or len(names) < 2:
         raise ConfigError(f"found {names}, expected at least two different names (data.contributors)")

@@ -3,7 +3,8 @@
     npm pack openmoji@17.0.0 && tar xzf openmoji-17.0.0.tgz
     python -m apportion.datasets.openmoji.build package
 
-Base drawings only: no skin-tone variants, no components. Each is rendered on white at 64 px and averaged down by area.
+Only base drawings: no skin-tone variants and no components. Each is rendered on white at 64 px and scaled
+down by the mean over areas.
 """
 
 import argparse
@@ -22,16 +23,18 @@ HERE = Path(__file__).parent
 RENDERED = 64
 SIZES = (16, 32)
 
-# A mirrored flag is another flag and a mirrored letter no letter: training may flip only what still is itself in a mirror.
+# Training must not mirror a drawing that means something else when it is mirrored, such as a flag or a
+# letter.
 NO_FLIP_GROUPS = {"flags", "symbols"}
 NO_FLIP_SUBGROUPS = {
-    "alphanum", "brand", "flags", "healthcare", "interaction", "keycap", "other-symbol", "punctuation", "queer-symbols",
-    "regional-indicator", "subdivision-flag", "symbol-other", "symbols", "transport-sign", "ui-element",
+    "alphanum", "brand", "flags", "healthcare", "interaction", "keycap", "other-symbol", "punctuation",
+    "queer-symbols", "regional-indicator", "subdivision-flag", "symbol-other", "symbols", "transport-sign",
+    "ui-element",
 }  # fmt: skip
 
 
 def base_drawings(package: Path) -> list[dict[str, str]]:
-    """The records of `data/openmoji.json` that are drawings in their own right, in code-point order."""
+    """The records of `data/openmoji.json` that are base drawings, in code-point order."""
     records = json.loads((package / "data" / "openmoji.json").read_text(encoding="utf-8"))
     kept = [r for r in records if not r["skintone"] and r["group"] != "component"]
     return sorted(kept, key=lambda r: r["hexcode"])
@@ -41,16 +44,20 @@ def render(svg: Path) -> dict[int, bytes]:
     """RGB bytes of one drawing at every size of SIZES."""
     import resvg_py
 
-    png = resvg_py.svg_to_bytes(svg_path=str(svg), width=RENDERED, height=RENDERED, background="#ffffff", skip_system_fonts=True)
+    png = resvg_py.svg_to_bytes(
+        svg_path=str(svg), width=RENDERED, height=RENDERED, background="#ffffff", skip_system_fonts=True
+    )
     image = Image.open(io.BytesIO(bytes(png))).convert("RGB")
     return {size: image.resize((size, size), Image.Resampling.BOX).tobytes() for size in SIZES}
 
 
 def may_flip(record: dict[str, str]) -> bool:
+    """Whether training may mirror the drawing."""
     return record["group"] not in NO_FLIP_GROUPS and record["subgroups"] not in NO_FLIP_SUBGROUPS
 
 
 def table(package: Path) -> pa.Table:
+    """The embedded table: one row per base drawing, with its pixels at every size of SIZES."""
     records = base_drawings(package)
     pixels = [render(package / "color" / "svg" / f"{r['hexcode']}.svg") for r in records]
     columns = {
@@ -67,12 +74,16 @@ def table(package: Path) -> pa.Table:
 
 
 def authors_text(drawings: pa.Table) -> str:
-    """The attribution that CC BY-SA asks for: every author with the number of drawings embedded here."""
+    """The attribution that CC BY-SA requires: every author, with the number of drawings embedded here."""
     counts = Counter(drawings["author"].to_pylist())
-    lines = [f"{count:5d}  {author}" for author, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+    lines = [
+        f"{count:5d}  {author}"
+        for author, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    ]
     head = (
         "OpenMoji 17.0.0, https://openmoji.org, licensed CC BY-SA 4.0 (LICENSE.txt).\n"
-        "Changes: rendered on white and averaged down to 16x16 and 32x32 pixels; skin-tone variants and components left out.\n"
+        "Changes: rendered on white and averaged down to 16x16 and 32x32 pixels; skin-tone variants and "
+        "components left out.\n"
         "Authors of the embedded drawings, with how many each drew:\n\n"
     )
     return head + "\n".join(lines) + "\n"

@@ -1,9 +1,10 @@
-"""Trains the feature network that ships with the embedded drawings: which group of emoji is this?
+"""Trains the feature network that comes with the embedded drawings: it classifies them by group of emoji.
 
     python -m apportion.datasets.openmoji.classifier
 
-Split by drawing: every fifth drawing is held out and its accuracy written into the file's header. Drawings are shifted and, where they may
-be, mirrored. The network sees both embedded resolutions, so that its features serve either.
+Every fifth drawing is held out, and the accuracy on these is written into the header of the file. Drawings
+are shifted and, where that is allowed, mirrored. The network is trained on both embedded resolutions, so that
+it can be used for either.
 """
 
 import logging
@@ -23,16 +24,27 @@ FOLDS = 5
 
 
 def drawings(side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
-    """Pixels (k, 3, side, side) uint8, classes (k,), may-be-mirrored (k,), class names."""
+    """Pixels (k, 3, side, side) uint8, classes (k,), whether each drawing may be mirrored (k,), and the names
+    of the classes."""
     table = pq.read_table(HERE / "drawings.parquet", columns=["group", "flip", f"rgb{side}"])
-    table = table.filter(pc.invert(pc.starts_with(table["group"], "extras")))  # those two groups hold drawings of every other kind
+    # The two groups of extras hold drawings of all other kinds, so they are no classes.
+    table = table.filter(pc.invert(pc.starts_with(table["group"], "extras")))
     names, classes = np.unique(table["group"].to_pylist(), return_inverse=True)
-    pixels = np.stack([np.frombuffer(rgb, np.uint8).reshape(side, side, 3) for rgb in table[f"rgb{side}"].to_pylist()])
+    pixels = np.stack(
+        [np.frombuffer(rgb, np.uint8).reshape(side, side, 3) for rgb in table[f"rgb{side}"].to_pylist()]
+    )
     flip = torch.tensor(table["flip"].to_pylist())
-    return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()), torch.from_numpy(classes), flip, names.tolist()
+    return (
+        torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy()),
+        torch.from_numpy(classes),
+        flip,
+        names.tolist(),
+    )
 
 
 def train(seed: int = 0) -> tuple[FeatureNetwork, dict[str, object]]:
+    """The trained network, and what its header says of it: classes, held-out accuracy by resolution, held-out
+    drawings."""
     torch.manual_seed(seed)
     sets = {side: drawings(side) for side in (16, 32)}
     names = sets[16][3]
@@ -45,14 +57,20 @@ def train(seed: int = 0) -> tuple[FeatureNetwork, dict[str, object]]:
     for step in range(steps):
         pixels, classes, flip, _ = sets[(16, 32)[step % 2]]
         index = kept[torch.randint(len(kept), (BATCH,))]
-        loss = cross_entropy(network(_augment(pixels[index], flip[index]))[1], classes[index], label_smoothing=0.1)
+        loss = cross_entropy(
+            network(_augment(pixels[index], flip[index]))[1], classes[index], label_smoothing=0.1
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         schedule.step()
     network.eval()
     accuracy = {str(side): _accuracy(network, *(part[held_out] for part in sets[side][:2])) for side in sets}
-    return network, {"classes": names, "held_out_accuracy": accuracy, "held_out_drawings": int(held_out.sum())}
+    return network, {
+        "classes": names,
+        "held_out_accuracy": accuracy,
+        "held_out_drawings": int(held_out.sum()),
+    }
 
 
 def _augment(pixels: torch.Tensor, flip: torch.Tensor) -> torch.Tensor:

@@ -1,47 +1,83 @@
-"""Seeded images from a model, by DDIM."""
+"""Seeded images by DDIM (Song et al. 2021), deterministic."""
+
+from functools import partial
+from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from torch import nn
 
-from apportion.config import Sampling
+from apportion.config.family import DdpmOptions
+from apportion.config.sampling import Sampling
 from apportion.diffusion.compute import Compute, generator
-from apportion.diffusion.ddpm import noise_schedule
-from apportion.diffusion.train import Ticker
+from apportion.diffusion.sampler import Sampler
 from apportion.errors import DiffusionError
+from apportion.progress import Ticker
+
+BETAS = (1e-4, 0.02)
+
+
+def noise_schedule() -> DDIMScheduler:
+    """The linear schedule of Ho et al. 2020; deterministic DDIM sampling with images kept in [-1, 1]."""
+    return DDIMScheduler(
+        num_train_timesteps=DdpmOptions.timesteps,
+        beta_start=BETAS[0],
+        beta_end=BETAS[1],
+        beta_schedule="linear",
+        clip_sample=True,
+        timestep_spacing="trailing",
+    )
 
 
 @torch.inference_mode()
-def sample(unet: UNet2DModel, sampling: Sampling, seed: int, compute: Compute, tick: Ticker | None = None) -> torch.Tensor:
+def sample(
+    sampler: Sampler, sampling: Sampling, seed: int, compute: Compute, tick: Ticker | None = None
+) -> torch.Tensor:
     """`sampling.images` images, uint8 (images, 3, side, side) on the CPU.
 
-    Image i starts from noise keyed by (seed, i): the same for every model, so two models' images differ by the models alone.
-    Raises DiffusionError for an image that is not finite: as bytes it would pass for a black one.
+    Image i starts from noise keyed by (seed, i): the same for every model, so the images of two models differ
+    by the models alone. Raises DiffusionError for conditions, which these models do not have, and for an
+    image that is not finite, which would become a black one as bytes.
     """
-    unet.to(compute.device).eval()
+    if sampler.conditions:
+        raise DiffusionError(
+            f"found {len(sampler.conditions)} conditions to sample for, expected none: models of family ddpm "
+            "are unconditional (model.family, removal.method)"
+        )
+    for model in sampler.models:
+        model.to(compute.device).eval()
     batches = torch.arange(sampling.images).split(sampling.batch)
-    return torch.cat([_denoise(unet, initial_noise(unet, seed, batch), sampling.steps, compute, tick) for batch in batches])
+    return torch.cat([_denoise(sampler, seed, batch, sampling.steps, compute, tick) for batch in batches])
 
 
-def initial_noise(unet: UNet2DModel, seed: int, index: torch.Tensor) -> torch.Tensor:
-    """Standard normal (len(index), channels, side, side)."""
-    side, channels = unet.config.sample_size, unet.config.in_channels
-    return torch.stack([torch.randn((channels, side, side), generator=generator(seed, "image", int(i))) for i in index])
+def initial_noise(side: int, channels: int, seed: int, index: torch.Tensor) -> torch.Tensor:
+    """Standard normal noise (len(index), channels, side, side): row i is keyed by (seed, index[i])."""
+    shape = (channels, side, side)
+    return torch.stack([torch.randn(shape, generator=generator(seed, "image", int(i))) for i in index])
 
 
-def _denoise(unet: UNet2DModel, x: torch.Tensor, steps: int, compute: Compute, tick: Ticker | None) -> torch.Tensor:
+def _denoise(
+    sampler: Sampler, seed: int, index: torch.Tensor, steps: int, compute: Compute, tick: Ticker | None
+) -> torch.Tensor:
     ddim = noise_schedule()
     ddim.set_timesteps(steps)
-    x = x.to(compute.device)
+    architecture: Any = sampler.models[0].config
+    x = initial_noise(architecture.sample_size, architecture.in_channels, seed, index).to(compute.device)
     for t in ddim.timesteps:
         with compute.autocast():
-            eps = unet(x, t.to(compute.device), return_dict=False)[0]
-        x = ddim.step(eps.float(), t, x, return_dict=False)[0]
+            eps = sampler.predict(partial(_predicted_noise, x, t.to(compute.device)))
+        x = ddim.step(eps, t, x, return_dict=False)[0]
     if tick:
         tick(len(x))
-    broken = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-    if broken:
+    not_finite = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+    if not_finite:
         raise DiffusionError(
-            f"found {broken} of {len(x)} images not finite, expected all finite: the model diverged; "
+            f"found {not_finite} of {len(x)} images not finite, expected all finite: the model diverged; "
             "lower the lr it was trained with (train.lr, removal.fitting.lr, removal.pruning.retune.lr)"
         )
     return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).cpu()
+
+
+def _predicted_noise(x: torch.Tensor, t: torch.Tensor, unet: nn.Module) -> torch.Tensor:
+    noise: torch.Tensor = unet(x, t, return_dict=False)[0].float()
+    return noise

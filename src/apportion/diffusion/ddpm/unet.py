@@ -1,77 +1,78 @@
-"""The unconditional DDPM U-Net: build, save to safetensors and load again, whatever widths pruning left it with."""
+"""The U-Net: build it, save it as safetensors and load it again, whatever widths pruning left it with."""
 
 import json
+from typing import Any
 
 import torch
 from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d import UNet2DModel
-from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import nn
 
-from apportion.config import Model
+from apportion.config.family import DdpmOptions
 from apportion.errors import Damaged
 from apportion.safetensors import header
 
-TIMESTEPS = 1000
-BETAS = (1e-4, 0.02)
+# What loading a wrong file can raise: diffusers checks little of an architecture.
+_UNREADABLE = (
+    SafetensorError,
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AttributeError,
+    NameError,
+    RuntimeError,
+)
 
-# What reading raises; diffusers checks an architecture little and trips over what is wrong with it later, in any of these ways.
-_UNREADABLE = (SafetensorError, ValueError, LookupError, TypeError, ArithmeticError, AttributeError, NameError, RuntimeError)
 
-
-def build(model: Model, resolution: int, seed: int) -> UNet2DModel:
-    """A randomly initialised U-Net for RGB images of `resolution` pixels a side; the same seed gives the same weights."""
+def build(options: DdpmOptions, resolution: int, seed: int) -> UNet2DModel:
+    """A U-Net with random weights for RGB images of `resolution` pixels a side; a seed always gives the same
+    weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return UNet2DModel(
             sample_size=resolution,
             in_channels=3,
             out_channels=3,
-            layers_per_block=model.layers_per_block,
-            block_out_channels=tuple(model.channels),
-            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in model.attention),
-            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(model.attention)),
-            attention_head_dim=model.attention_head_dim,
-            norm_num_groups=model.norm_groups,
+            layers_per_block=options.layers_per_block,
+            block_out_channels=tuple(options.channels),
+            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in options.attention),
+            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(options.attention)),
+            attention_head_dim=options.attention_head_dim,
+            norm_num_groups=options.norm_groups,
         )
 
 
-def noise_schedule() -> DDIMScheduler:
-    """The linear schedule of Ho et al. 2020, T = 1000; deterministic DDIM sampling with images kept in [-1, 1]."""
-    return DDIMScheduler(
-        num_train_timesteps=TIMESTEPS,
-        beta_start=BETAS[0],
-        beta_end=BETAS[1],
-        beta_schedule="linear",
-        clip_sample=True,
-        timestep_spacing="trailing",
-    )
-
-
-def dump(unet: UNet2DModel, about: dict[str, str] | None = None) -> bytes:
+def dump(unet: Any, about: dict[str, str] | None = None) -> bytes:
     """Weights and architecture as one safetensors file; `about` goes into its header too."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in unet.state_dict().items()}
     architecture = {key: value for key, value in unet.config.items() if not key.startswith("_")}
-    return tensors_to_bytes(tensors, metadata={**(about or {}), "unet": json.dumps(architecture, sort_keys=True)})
+    return tensors_to_bytes(
+        tensors, metadata={**(about or {}), "unet": json.dumps(architecture, sort_keys=True)}
+    )
 
 
 def load(data: bytes, origin: str = "a checkpoint", device: torch.device | str = "cpu") -> UNet2DModel:
-    """The model that `dump` wrote, in evaluation mode. Raises Damaged, naming `origin`, where the bytes are no such file."""
+    """The model that `dump` wrote, in evaluation mode. Raises Damaged, naming `origin`, for other bytes."""
     try:
         unet = UNet2DModel(**json.loads(header(data)["unet"]))
         tensors = tensors_from_bytes(data)
         _take_widths(unet, tensors)
         unet.load_state_dict(tensors)
     except _UNREADABLE as error:
-        raise Damaged(f"found no U-Net in {origin}, expected safetensors with its architecture: {error}; it is left as it is") from error
+        raise Damaged(
+            f"found no U-Net in {origin}, expected safetensors with its architecture: {error}; it is left as "
+            "it is"
+        ) from error
     return unet.to(device).eval()
 
 
 def _take_widths(unet: UNet2DModel, tensors: dict[str, torch.Tensor]) -> None:
-    """Gives every layer the widths of the stored tensors: a pruned U-Net has none that its configuration could state."""
+    """Gives every layer the widths of the stored tensors: the configuration of diffusers cannot describe a
+    pruned U-Net."""
     for name, module in unet.named_modules():
         weight = tensors.get(f"{name}.weight")
         if weight is None or weight.shape == module.weight.shape:
@@ -89,7 +90,8 @@ def _take_widths(unet: UNet2DModel, tensors: dict[str, torch.Tensor]) -> None:
 
 
 def follow_widths(unet: UNet2DModel) -> None:
-    """Sets what diffusers keeps beside the weights, channel counts of resamplers and heads of attention, to what the weights are."""
+    """Sets the numbers that diffusers keeps beside the weights (channels of resamplers, heads of attention)
+    to match the weights."""
     for module in unet.modules():
         if isinstance(module, Attention):
             module.heads = module.to_q.out_features // unet.config.attention_head_dim
@@ -98,8 +100,3 @@ def follow_widths(unet: UNet2DModel) -> None:
         if isinstance(conv, nn.Conv2d) and hasattr(module, "channels"):
             module.channels = conv.in_channels
             module.out_channels = conv.out_channels
-
-
-def parameters(unet: nn.Module) -> int:
-    """The number of parameters."""
-    return sum(p.numel() for p in unet.parameters())

@@ -1,0 +1,38 @@
+"""Section `evaluation`: retrained models that the credits are judged by."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from apportion.config.strict import Count, Seed, Share, Strict
+
+
+class CounterfactualOptions(Strict):
+    """Removal of the top contributors of one property, and of as many random ones, in one of the round's
+    games."""
+
+    property: str
+    game: Literal["credit", "truth"] = "truth"
+    share: Share = 0.4
+    seeds: Count = 1
+    random: Count = 1
+
+
+class EvaluationOptions(Strict):
+    """`held_out` coalitions of each size in `alphas`, a share of the contributors, are retrained; zero switches
+    this off."""
+
+    held_out: Annotated[int, Field(ge=0)] = 0
+    alphas: Annotated[list[Share], Field(min_length=1)] = [0.5]
+    threshold: Annotated[float, Field(ge=-1, le=1)] = 0.5
+    counterfactual: CounterfactualOptions | None = None
+    seed: Seed = 1000
+
+    @model_validator(mode="after")
+    def _once(self) -> "EvaluationOptions":
+        repeated = sorted({alpha for alpha in self.alphas if self.alphas.count(alpha) > 1})
+        if repeated:
+            raise ValueError(
+                f"found {', '.join(map(str, repeated))} more than once in alphas, expected each share once"
+            )
+        return self

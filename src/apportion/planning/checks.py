@@ -1,0 +1,132 @@
+"""What `plan` refuses before any compute is spent. Each check raises an ApportionError that names the option
+to change."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apportion.config.round import Config
+from apportion.errors import ConfigError, ValuationError
+from apportion.evaluation.counterfactual import without_random, without_top
+from apportion.planning.coalitions import budget, design, held_out
+from apportion.properties import check as check_properties
+from apportion.valuation import intervals, sequential, shapley
+from apportion.valuation.methods import METHODS, at_most, check_chosen, chosen, stand_ins
+
+log = logging.getLogger(__name__)
+
+
+def check_options(config: Config) -> None:
+    """What can be checked of a configuration without its data: names of properties and methods, and that they
+    fit each other. Raises PropertyError or ConfigError."""
+    check_properties(config.properties)
+    check_chosen(config.valuation)
+    named = {"valuation.stated_v0": list(config.valuation.stated_v0)}
+    if config.valuation.stop:
+        named["valuation.stop.properties"] = config.valuation.stop.properties
+    if config.evaluation.counterfactual:
+        named["evaluation.counterfactual.property"] = [config.evaluation.counterfactual.property]
+    for option, names in named.items():
+        for name in set(names) - set(config.properties):
+            raise ConfigError(
+                f"found {name!r} in {option}, expected one of properties: {', '.join(config.properties)}"
+            )
+
+
+def check_coalitions(config: Config, n: int) -> None:
+    """Raises ConfigError where n contributors have too few coalitions to draw, or the coalitions are too few
+    for the credits, their intervals, a method, the held-out coalitions or the counterfactual removal."""
+    options, Z = config.valuation, np.empty((0, n), bool)
+    with _refused(n, "change valuation.coalitions or valuation.seed"):
+        Z = design(options, n)
+        if options.design == "shapley_kernel":
+            _tells_apart(Z)
+        else:
+            _gives_intervals(Z, options.level)
+    if (m := budget(options, n)) < options.coalitions:
+        log.info(
+            "all %d proper coalitions of %d contributors are evaluated, not %d", m, n, options.coalitions
+        )
+    if options.stop:
+        Z = _check_looks(config, Z)
+    for row in (METHODS[name] for name in chosen(options)):
+        if row.check is not None:
+            with _refused(n, row.fix):
+                row.check(Z, options)
+    if options.interactions:
+        with _refused(n, "raise valuation.coalitions or switch valuation.interactions off"):
+            shapley.interactions(Z, stand_ins(1, len(Z))[0], 0.0, 1.0)
+    with _refused(n, "change evaluation.held_out or evaluation.alphas"):
+        check_sizes(config.evaluation.alphas, held_out(config, n))
+    if removal := config.evaluation.counterfactual:
+        with _refused(n, "lower evaluation.counterfactual.random"):
+            top = without_top(np.zeros(n), removal.share)
+            without_random(n, removal.share, removal.random, config.evaluation.seed, other_than=top)
+
+
+def _check_looks(config: Config, Z: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The coalitions of the first look, which has the fewest; raises ConfigError where they are too few."""
+    options, n = config.valuation, Z.shape[1]
+    assert options.stop is not None  # the caller asks for rounds that are topped up
+    with _refused(n, "change valuation.stop.looks"):
+        at_most("at the last look", options.stop.looks[-1], len(Z))
+        levels = sequential.levels(options.stop.looks, options.level, options.stop.spending)
+        first = Z[: options.stop.looks[0]]
+        _gives_intervals(first, float(levels[0]))
+    with _refused(n, "change valuation.stop.target"):
+        sequential.check(options.stop.rule, options.stop.target, n)
+    return first
+
+
+def _gives_intervals(Z: NDArray[np.bool_], level: float) -> None:
+    """Raises ValuationError where coalitions of the leverage design do not tell all contributors apart, or
+    leave one without an interval.
+
+    Two contributors are an exception: all their proper coalitions are one pair, which gives credits and no
+    interval.
+    """
+    y = stand_ins(1, len(Z))[0]
+    shapley.leverage(Z, y, 0.0, 0.0)
+    if Z.shape[1] < intervals.FEWEST:
+        return
+    low, _ = intervals.hc3(Z, y, 0.0, 0.0, level)
+    if not np.isfinite(low).all():
+        raise ValuationError(
+            "found contributors told apart by a single pair of coalitions, so with no interval"
+        )
+
+
+def _tells_apart(Z: NDArray[np.bool_]) -> None:
+    """Raises ValuationError where coalitions do not tell all contributors apart: KernelSHAP would then give
+    the smallest credits that fit, which nobody should be paid by."""
+    rank, n = int(np.linalg.matrix_rank(Z.astype(np.float64))), Z.shape[1]
+    if rank < n:
+        raise ValuationError(
+            f"found {len(Z)} coalitions of rank {rank}, expected rank {n}, which tells all contributors apart"
+        )
+
+
+def check_sizes(alphas: list[float], Z: NDArray[np.bool_]) -> None:
+    """Raises ValuationError where two of alphas keep the same number of contributors: one size would be
+    judged as if it were two. Z: the held-out coalitions, as many for each of alphas."""
+    if not len(Z):
+        return
+    sizes = Z[:: len(Z) // len(alphas)].sum(axis=1).tolist()
+    repeated = [f"{alpha:g}" for alpha, size in zip(alphas, sizes, strict=False) if sizes.count(size) > 1]
+    if repeated:
+        raise ValuationError(
+            f"found shares {', '.join(repeated)} that keep as many contributors as another, expected one "
+            "for each size"
+        )
+
+
+@contextmanager
+def _refused(n: int, fix: str) -> Iterator[None]:
+    """Turns a ValuationError into a ConfigError that says what to change."""
+    try:
+        yield
+    except ValuationError as error:
+        raise ConfigError(f"{error}; {n} contributors: {fix}") from error

@@ -1,0 +1,129 @@
+"""Which evaluations a round wants: coalitions of the design, of single methods and of the evaluation, each
+with its game, seed and purpose."""
+
+from collections.abc import Iterator, Mapping
+from math import comb
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apportion.config.round import Config
+from apportion.config.valuation import ValuationOptions
+from apportion.evaluation.counterfactual import without_random, without_top
+from apportion.records import Game, Manifest, Purpose, Role, Wanted
+from apportion.valuation import coalitions
+from apportion.valuation.methods import own_coalitions
+
+ENDPOINT_SEEDS = 2**40
+"""Seeds of the empty and the grand coalition are above those of any design (config.strict.Seed)."""
+
+PAIRED_SEEDS = 2**41
+"""So are those of held-out coalitions in the game of the credits: with the seeds of retraining the two games
+would share noise, and agree because of it."""
+
+METHOD_SEEDS = 2**42
+"""So are those of coalitions that only one method needs."""
+
+Games = Mapping[Role, Game]
+
+
+def wanted_evaluations(config: Config, manifest: Manifest, games: Games, look: int = 0) -> Iterator[Wanted]:
+    """Every evaluation of the round, in the order of its plan."""
+    credit, truth, options = games["credit"], games["truth"], config.evaluation
+    yield from _endpoints(config, manifest, credit, config.valuation.endpoint_seeds, "v0", "v1")
+    yield from _of_design(config, manifest, games, look)
+    for method, own in own_coalitions(config.valuation, manifest.n).items():
+        for row, mask in enumerate(own.masks):
+            seed = ENDPOINT_SEEDS if own.seeds == "endpoint" else METHOD_SEEDS + row
+            yield Wanted.of(credit, manifest, seed, mask, method)
+    for mask in held_out(config, manifest.n):
+        yield Wanted.of(truth, manifest, options.seed, mask, "held_out")
+        yield Wanted.of(credit, manifest, PAIRED_SEEDS + options.seed, mask, "paired")
+
+
+def _endpoints(
+    config: Config, manifest: Manifest, game: Game, seeds: int, v0: Purpose, v1: Purpose
+) -> Iterator[Wanted]:
+    empty, grand = np.zeros(manifest.n, bool), np.ones(manifest.n, bool)
+    stated = set(config.valuation.stated_v0) >= set(config.properties)  # then no empty coalition is needed
+    for r in range(seeds):
+        if not stated:
+            yield Wanted.of(game, manifest, ENDPOINT_SEEDS + r, empty, v0)
+        yield Wanted.of(game, manifest, ENDPOINT_SEEDS + r, grand, v1)
+
+
+def _of_design(config: Config, manifest: Manifest, games: Games, look: int) -> Iterator[Wanted]:
+    """The coalitions of the design up to this look, and the first of them by retraining too where that is
+    requested."""
+    options = config.valuation
+    Z = design(options, manifest.n)
+    Z = Z[: options.stop.looks[look]] if options.stop else Z
+    rows_per_seed = (
+        2 if options.design == "leverage" else 1
+    )  # a coalition and its complement share their noise
+    seeds = [options.seed + row // rows_per_seed for row in range(len(Z))]
+    for seed, mask in zip(seeds, Z, strict=True):
+        yield Wanted.of(games["credit"], manifest, seed, mask, "design")
+    if options.retrained:
+        truth, endpoint_seeds = games["truth"], options.retrained.endpoint_seeds
+        yield from _endpoints(config, manifest, truth, endpoint_seeds, "retrained_v0", "retrained_v1")
+        for seed, mask in zip(seeds[: options.retrained.coalitions], Z, strict=False):
+            yield Wanted.of(truth, manifest, seed, mask, "retrained")
+
+
+def design(options: ValuationOptions, n: int) -> NDArray[np.bool_]:
+    """Coalitions that credits are computed from, (m, n), up to the last look where there are several."""
+    return coalitions.draw(options.design, n, budget(options, n), options.seed)
+
+
+def budget(options: ValuationOptions, n: int) -> int:
+    """How many coalitions are drawn: `leverage` draws none twice, so at most all of them but the empty and
+    the grand one."""
+    return min(options.coalitions, 2**n - 2) if options.design == "leverage" else options.coalitions
+
+
+def held_out(config: Config, n: int) -> NDArray[np.bool_]:
+    """Coalitions that credits are judged by, (alphas · held_out, n). Of each size those come first that no
+    credit is computed from, then those that are retrained for no credit."""
+    options, retrained = config.evaluation, config.valuation.retrained
+    if options.held_out == 0:
+        return np.empty((0, n), bool)
+    Z = design(config.valuation, n)
+    own = [own.masks for own in own_coalitions(config.valuation, n).values()]
+    seen, seen_retrained = np.concatenate([Z, *own]), Z[: retrained.coalitions if retrained else 0]
+    parts = [
+        _unseen(n, options.held_out, options.seed + i, alpha, seen, seen_retrained)
+        for i, alpha in enumerate(options.alphas)
+    ]
+    return np.concatenate(parts)
+
+
+def _unseen(
+    n: int, count: int, seed: int, alpha: float, seen: NDArray[np.bool_], retrained: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """`count` coalitions of one size, (count, n), in the order drawn, except that those among `seen` come
+    last, and of these the ones among `retrained`. With few contributors there may be no others."""
+    size = int(coalitions.draw("datamodel", n, 1, seed, alpha=alpha).sum())
+    enough = min(comb(n, size), count + int((seen.sum(axis=1) == size).sum()))
+    drawn = coalitions.draw("datamodel", n, max(count, enough), seed, alpha=alpha)
+    late = coalitions.among(drawn, seen).astype(int) + coalitions.among(drawn, retrained)
+    return drawn[np.argsort(late, kind="stable")[:count]]
+
+
+def removals(
+    config: Config, manifest: Manifest, games: Games, goodness: NDArray[np.float64]
+) -> Iterator[Wanted]:
+    """Evaluations for the counterfactual removal: the grand coalition, the grand coalition without the top
+    contributors, and without random ones, as many; each with the same seeds.
+
+    goodness: credits (n,) where more is better, whatever the property's direction.
+    """
+    options, n = config.evaluation.counterfactual, manifest.n
+    if options is None:
+        return
+    top = without_top(goodness, options.share)
+    others = without_random(n, options.share, options.random, config.evaluation.seed, other_than=top)
+    first = config.seed if options.game == "truth" else ENDPOINT_SEEDS
+    for mask in [np.ones(n, bool), top, *others]:
+        for seed in range(first, first + options.seeds):
+            yield Wanted.of(games[options.game], manifest, seed, mask, "counterfactual")

@@ -1,0 +1,67 @@
+"""The games of a round, and the base model they start from: pure functions of configuration, manifest and
+networks."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+from apportion.config.hashing import digest
+from apportion.config.removal import Removal, Retrain
+from apportion.config.round import Config
+from apportion.properties import PROPERTIES
+from apportion.records import SCHEMA, Base, Game, Manifest, Measurement, Recipe, Role, Start, samples_address
+
+Precision = Literal["fp32", "bf16"]
+
+
+def base_of(config: Config, manifest: Manifest, precision: Precision) -> Base:
+    """The base model: trained on the data of all contributors, by the recipe that retrained coalitions have
+    too."""
+    recipe = _recipe(config, Retrain(method="retrain"), None, precision)
+    return Base(recipe=recipe, seed=config.seed, data=manifest.all_data)
+
+
+def games_of(
+    config: Config, base: Base, networks: Mapping[str, str], precision: Precision
+) -> dict[Role, Game]:
+    """The games by their role. networks: the hash of the feature network of each property that has one."""
+    start = Start(base=base.id, pruning=config.removal.prune, seed=config.seed)
+    measurements = _measurements(config, base, networks)
+    recipes: dict[Role, Recipe] = {
+        "credit": _recipe(config, config.removal, start, precision),
+        "truth": base.recipe,
+    }
+    return {
+        role: Game(recipe=recipe, sampling=config.sampling, properties=measurements)
+        for role, recipe in recipes.items()
+    }
+
+
+def _recipe(config: Config, removal: Removal, start: Start | None, precision: Precision) -> Recipe:
+    return Recipe(
+        version=SCHEMA,
+        model=config.model,
+        resolution=config.data.resolution,
+        precision=precision,
+        removal=removal,
+        train=None if removal.starts else config.train,
+        start=start if removal.starts else None,
+    )
+
+
+def _measurements(config: Config, base: Base, networks: Mapping[str, str]) -> tuple[Measurement, ...]:
+    """How each property is measured. Only a property that compares images with a reference has one: the
+    others do not change for a coalition when the data of others do."""
+    measurements = []
+    for name in sorted(config.properties):
+        row = PROPERTIES[name]
+        network = networks.get(name) if row.needs_network else None
+        reference = _reference(base, config, network) if row.needs_reference else None
+        measurements.append(Measurement(property=name, network=network, reference=reference))
+    return tuple(measurements)
+
+
+def _reference(base: Base, config: Config, network: str | None) -> str:
+    """Address of a reference: all training images and images of the base model, in the features of a
+    network."""
+    samples = samples_address(base.id, config.sampling)
+    return digest({"data": base.data, "samples": samples, "network": network})

@@ -1,0 +1,14 @@
+"""The last record of a round."""
+
+from apportion.records.base import Hash, Record, Seconds
+
+
+class Commit(Record):
+    """That a round is complete, and what it took: seconds of each step over all its evaluations."""
+
+    round: Hash
+    previous: Hash | None
+    project: str
+    tracking_run: str | None
+    seconds: dict[str, Seconds]
+    code: str

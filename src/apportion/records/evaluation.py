@@ -1,0 +1,38 @@
+"""One ledger record: what a coalition's value is, and what it took to measure."""
+
+from pydantic import model_validator
+
+from apportion.records.base import Finite, Hash, Record, Seconds, Seed
+from apportion.records.game import evaluation_key
+
+
+class Cost(Record):
+    """Seconds of each step of making a model, its images or its values, and the device they were spent on."""
+
+    finetune: Seconds = 0.0
+    sample: Seconds = 0.0
+    score: Seconds = 0.0
+    device: str
+
+    @property
+    def total(self) -> float:
+        return self.finetune + self.sample + self.score
+
+
+class Evaluation(Record):
+    """Every property of the model of one coalition in one game with one seed."""
+
+    key: Hash
+    game: Hash
+    seed: Seed
+    members: tuple[Hash, ...]
+    values: dict[str, Finite]
+    cost: Cost
+    code: str
+
+    @model_validator(mode="after")
+    def _addressed(self) -> "Evaluation":
+        expected = evaluation_key(self.game, self.seed, self.members)
+        if self.key != expected:
+            raise ValueError(f"found key {self.key}, expected {expected} from its game, seed and members")
+        return self

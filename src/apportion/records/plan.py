@@ -1,0 +1,92 @@
+"""What a round evaluates."""
+
+import json
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, StringConstraints
+
+from apportion.errors import Damaged
+from apportion.records.base import Hash, Record, Seed
+from apportion.records.credits import CREDITS
+from apportion.records.game import Base, Game
+from apportion.records.manifest import Manifest
+
+Role = Literal["credit", "truth"]
+"""What a round uses a game for: `credit`, the game that credits are of; `truth`, retraining, which judges
+them."""
+
+Purpose = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
+"""What an evaluation is for: `design`, coalitions of the design; `v0` and `v1`, the empty and the grand
+coalition; the name of a method, coalitions that only it needs; `retrained`, `retrained_v0` and
+`retrained_v1`, the first coalitions of the design and both endpoints by retraining; `held_out`, coalitions by
+retraining that judge the credits, and `paired`, the same in the game of the credits; `counterfactual`,
+coalitions without some contributors."""
+
+
+class Wanted(Record):
+    """One evaluation that a round needs. `members` is a mask in hexadecimal, bit i = player i."""
+
+    key: Hash
+    game: Hash
+    seed: Seed
+    members: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]+$")]
+    purpose: Purpose
+
+    @classmethod
+    def of(
+        cls, game: Game, manifest: Manifest, seed: int, mask: NDArray[np.bool_], purpose: Purpose
+    ) -> "Wanted":
+        """The evaluation of a coalition, a mask (n,) of the manifest's contributors, in a game."""
+        key = game.key(seed, manifest.data(mask))
+        return cls(key=key, game=game.id, seed=seed, members=members_text(mask), purpose=purpose)
+
+    def mask(self, n: int) -> NDArray[np.bool_]:
+        """The coalition as a mask (n,)."""
+        bits = int(self.members, 16)
+        return np.array([(bits >> i) & 1 for i in range(n)], dtype=np.bool_)
+
+
+def members_text(mask: NDArray[np.bool_]) -> str:
+    """Inverse of `Wanted.mask`."""
+    return f"{sum(1 << i for i, kept in enumerate(mask.tolist()) if kept):x}"
+
+
+class Plan(Record):
+    """What a round will evaluate, in order. games: the id of each game, by its role. look: which of
+    `valuation.stop.looks` it is for, from 0. credits: the version of how credits come from values
+    (CREDITS)."""
+
+    round: Hash
+    manifest: Hash
+    base: Base
+    games: dict[Role, Hash]
+    wanted: tuple[Wanted, ...]
+    code: str
+    look: Annotated[int, Field(ge=0)] = 0
+    credits: int
+
+    @classmethod
+    def parse(cls, data: bytes, origin: str) -> "Plan":
+        """As of every record. Raises Damaged, naming the version to use, for a plan of another version."""
+        try:
+            fields = json.loads(data)
+            version, code = fields.get("credits", 2), fields["code"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return super().parse(data, origin)  # which says what is wrong
+        if version != CREDITS:
+            raise Damaged(
+                f"found a plan of Apportion {code} in {origin}, which made credits in another way "
+                f"(records.CREDITS {version}, expected {CREDITS}): show and verify its round with that "
+                "version; `plan` here makes a new round"
+            )
+        return super().parse(data, origin)
+
+
+class Followup(Record):
+    """The evaluations that the credits of a round call for: coalitions without the contributors with most
+    credit, and without random ones, as many."""
+
+    round: Hash
+    wanted: tuple[Wanted, ...]

@@ -1,0 +1,2 @@
+"""An opened round, and what the stages share: its files, training data, models, images, networks and
+costs."""

@@ -1,0 +1,68 @@
+"""What a round's ledger says of one property, as the methods of valuation take it."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apportion.properties import PROPERTIES
+from apportion.records import Purpose
+from apportion.rounds.round import Round
+from apportion.valuation.methods import METHODS, MethodInput, RetrainedRows, Rows, chosen
+
+Array = NDArray[np.float64]
+
+
+def sampled_purposes(this_round: Round) -> list[Purpose]:
+    """What evaluations that credits are computed from are for."""
+    own = [method for method in chosen(this_round.config.valuation) if METHODS[method].own]
+    return ["design", "v0", "v1", *own, "retrained"]
+
+
+def method_input(this_round: Round, name: str) -> MethodInput:
+    """What the methods see of one property."""
+    options = this_round.config.valuation
+    Z, y = _rows(this_round, name, "design")
+    stated = options.stated_v0.get(name)
+    v0 = _rows(this_round, name, "v0")[1] if stated is None else np.array(stated)
+    retrained = None
+    if options.retrained:
+        retrained_Z, retrained_y = _rows(this_round, name, "retrained")
+        retrained_v0 = _rows(this_round, name, "retrained_v0")[1] if stated is None else v0
+        retrained_v1 = _rows(this_round, name, "retrained_v1")[1]
+        retrained = RetrainedRows(retrained_Z, retrained_y, y[: len(retrained_y)], retrained_v0, retrained_v1)
+    return MethodInput(
+        Z=Z,
+        y=y,
+        v0=v0,
+        v1=_rows(this_round, name, "v1")[1],
+        level=options.level,
+        sign=-1 if PROPERTIES[name].higher_is_better is False else 1,
+        options=options,
+        rows={method: _rows(this_round, name, method) for method in chosen(options) if METHODS[method].own},
+        retrained=retrained,
+        scores={
+            method: _scores(this_round, method)
+            for method in chosen(options)
+            if METHODS[method].needs == "scores"
+        },
+        looks=tuple(options.stop.looks[: this_round.plan.look + 1]) if options.stop else (),
+    )
+
+
+def _rows(this_round: Round, name: str, purpose: Purpose) -> Rows:
+    """The coalitions that were evaluated for a purpose, in the order of the plan, and their values of one
+    property."""
+    evaluations = this_round.evaluations(purpose)
+    values = np.array([evaluation.values[name] for _, evaluation in evaluations])
+    return this_round.masks([wanted for wanted, _ in evaluations]), values
+
+
+def _scores(this_round: Round, method: str) -> dict[str, Array]:
+    """The scores of an influence method, (n,) for each statistic, in the order of contributors."""
+    scores = this_round.scores(method).scores
+    rows = [scores[contributor.data] for contributor in this_round.manifest.contributors]
+    return {name: np.array([getattr(row, name) for row in rows]) for name in ("mean", "max", "sum")}
+
+
+def goodness(name: str, phi: Array) -> Array:
+    """Credits with the sign at which more is better, whatever the property's direction."""
+    return -phi if PROPERTIES[name].higher_is_better is False else phi

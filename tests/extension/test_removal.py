@@ -1,0 +1,54 @@
+"""A new removal method is options in config/removal.py and a row of REMOVALS in diffusion/removal.py. What it
+gives may be a mixture: here the weights of one fine-tuned model for each member are averaged."""
+
+from overlay import ROUND, SMALLEST, Overlay
+
+OPTIONS = '''
+class Averaged(RemovalOptions):
+    """One fine-tuned model for each contributor; a coalition's model is their average."""
+
+    method: Literal["averaged"]
+    fitting: Fitting
+
+    def steps(self, train: Fitting | None) -> int:
+        return self.fitting.steps
+
+    def mixture(self, seed: int, members: Sequence[Member]) -> Mixture:
+        if not members:
+            return super().mixture(seed, members)
+        whole = sum(member.samples for member in members)
+        parts = [Part(TrainingRun(0, (member.data,)), member.samples / whole) for member in members]
+        return Mixture(tuple(parts))
+
+
+'''
+
+CHECK = """
+weights = list((Path(sys.argv[1]) / "store" / "checkpoints").glob("*.safetensors"))
+images = list((Path(sys.argv[1]) / "store" / "samples").glob("*.safetensors"))
+print(len(weights), len(images), len(this_round.credits.of("colourfulness_p90")))
+"""
+
+
+def test_a_removal_method_is_two_files(tmp_path):
+    overlay = Overlay(tmp_path / "overlay", "configs")
+    overlay.edit(
+        "src/apportion/config/removal.py",
+        ("Removal = Annotated[", OPTIONS + "Removal = Annotated["),
+        ("Retrain | Finetune |", "Retrain | Averaged | Finetune |"),
+    )
+    overlay.edit(
+        "src/apportion/diffusion/removal.py",
+        (
+            "isinstance(options, Finetune | SparsifiedFinetune)",
+            "isinstance(options, Finetune | SparsifiedFinetune | Averaged)",
+        ),
+        ("import Finetune, SparsifiedFinetune", "import Averaged, Finetune, SparsifiedFinetune"),
+        ('    "finetune": finetune,\n', '    "finetune": finetune,\n    "averaged": finetune,\n'),
+    )
+    assert len(overlay.changed) == 2
+    removal = "removal={method: averaged, fitting: {steps: 2, lr: 0.001}}"
+    said = overlay.run("-c", ROUND + CHECK, str(tmp_path / "work"), *SMALLEST, removal)
+    # The base model, one model for each of three contributors, and an untrained one for each of two seeds of
+    # the empty coalition; images of six coalitions, and of both endpoints twice.
+    assert said.split()[-3:] == ["6", "10", "3"]

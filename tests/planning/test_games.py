@@ -1,0 +1,233 @@
+"""The games of a round and its base model; and what the rounds of two manifests share."""
+
+import numpy as np
+import pytest
+from tiny import CONFIG
+
+from apportion.config.hashing import digest
+from apportion.config.loading import load
+from apportion.planning.games import base_of, games_of
+from apportion.records import SCHEMA, Contributor, Manifest
+from apportion.stages import plan
+
+RETRAIN = "removal={method: retrain}"
+NETWORKS = dict.fromkeys(("fid", "inception_score", "cluster_entropy"), digest("network"))
+
+
+def configured(*overrides):
+    return load(CONFIG, ["compute.precision=fp32", *overrides])
+
+
+def manifest(**data: str) -> Manifest:
+    rows = [Contributor(name=name, data=digest(text), samples=10) for name, text in data.items()]
+    return Manifest(contributors=tuple(sorted(rows, key=lambda row: row.name)))
+
+
+BEFORE = manifest(ann="a", bob="b", cy="c", dee="d")
+RENAMED = manifest(anna="a", bob="b", cy="c", dee="d")
+REORDERED = manifest(zoe="a", bob="b", cy="c", dee="d")
+"""A name at another place in the alphabet."""
+CHANGED = manifest(ann="a", bob="b", cy="c", dee="e")
+JOINED = manifest(ann="a", bob="b", cy="c", dee="d", eve="e")
+
+
+def games(*overrides, precision="fp32", networks=NETWORKS, given=BEFORE):
+    config = configured(*overrides)
+    return games_of(config, base_of(config, given, precision), networks, precision)
+
+
+# Games
+
+
+def test_the_base_model_is_trained_on_all_data_as_retrained_coalitions_are():
+    config = configured()
+    base, truth = base_of(config, BEFORE, "bf16"), games(precision="bf16")["truth"]
+    assert base.data == BEFORE.all_data
+    assert base.seed == config.seed
+    assert base.recipe == truth.recipe
+    recipe = base.recipe
+    assert (recipe.removal.method, recipe.start, recipe.train) == ("retrain", None, config.train)
+    assert (recipe.model, recipe.resolution) == (config.model, config.data.resolution)
+    assert (recipe.version, recipe.precision) == (SCHEMA, "bf16")
+    # The grand coalition by retraining with the same seed is the same model.
+    assert base.id == recipe.address(config.seed, BEFORE.data(np.ones(4, bool)))
+
+
+def test_the_game_of_the_credits_starts_from_the_pruned_base_model():
+    config, credit = configured("seed=5"), games("seed=5")["credit"]
+    start = credit.recipe.start
+    assert start.base == base_of(config, BEFORE, "fp32").id
+    assert (start.pruning, start.seed) == (config.removal.pruning, 5)
+    assert start.id != start.base
+    assert (credit.recipe.removal, credit.recipe.train) == (config.removal, None)
+    assert credit.sampling == config.sampling
+
+
+def test_without_pruning_training_starts_from_the_base_model():
+    option = "removal={method: finetune, fitting: {steps: 5, lr: 0.1}}"
+    start = games(option)["credit"].recipe.start
+    assert start.pruning is None
+    assert start.id == start.base == base_of(configured(option), BEFORE, "fp32").id
+
+
+def test_with_retraining_both_games_are_one():
+    both = games(RETRAIN)
+    assert both["credit"] == both["truth"]
+
+
+def test_only_options_of_its_own_change_a_game():
+    """Options of fine-tuning do not change retraining, and what decides which coalitions are evaluated
+    changes neither."""
+    before = games()
+    after = games("removal.fitting.steps=9")
+    assert after["truth"].id == before["truth"].id
+    assert after["credit"].id != before["credit"].id
+    for option in (
+        "valuation.coalitions=14",
+        "valuation.level=0.9",
+        "evaluation.held_out=0",
+        "project=other",
+    ):
+        assert games(option) == before
+    for option in (
+        "train.steps=11",
+        "sampling.images=64",
+        "model.norm_groups=4",
+        "removal.pruning.ratio=0.25",
+    ):
+        assert games(option)["credit"].id != before["credit"].id
+    assert games(precision="bf16")["credit"].id != before["credit"].id
+
+
+def test_properties_have_the_network_and_the_reference_that_they_need():
+    measurements = {item.property: item for item in games()["credit"].properties}
+    assert [*measurements] == sorted(configured().properties)
+    network = digest("network")
+    assert {name: item.network for name, item in measurements.items()} == {
+        "cluster_entropy": network,
+        "colourfulness_p90": None,
+        "fid": network,
+        "inception_score": network,
+    }
+    has_reference = {name: item.reference is not None for name, item in measurements.items()}
+    assert has_reference == {
+        "cluster_entropy": True,
+        "colourfulness_p90": False,
+        "fid": True,
+        "inception_score": False,
+    }
+    assert measurements["fid"].reference == measurements["cluster_entropy"].reference
+    assert games()["truth"].properties == games()["credit"].properties
+
+
+def test_a_reference_depends_on_data_images_and_network():
+    def reference(**options):
+        return games("properties=[fid]", **options)["truth"].properties[0].reference
+
+    before = reference()
+    assert reference(given=RENAMED) == before
+    assert reference(given=CHANGED) != before
+    assert reference(networks={"fid": digest("another")}) != before
+    for option in ("sampling.images=64", "train.steps=11", "seed=3"):
+        assert games("properties=[fid]", option)["truth"].properties[0].reference != before
+
+
+# Two manifests
+
+
+@pytest.fixture
+def drawn():
+    """The plan of a manifest, the games, and the purpose of each evaluation by its key."""
+
+    def draw(given: Manifest, *overrides: str):
+        config = configured("valuation.coalitions=12", *overrides)
+        drawn_plan, both = plan.draw_up(config, given, NETWORKS)
+        return drawn_plan, both, {item.key: item.purpose for item in drawn_plan.wanted}
+
+    return draw
+
+
+def members(drawn_plan, given):
+    """The data of every evaluation's coalition, by key."""
+    return {item.key: given.data(item.mask(given.n)) for item in drawn_plan.wanted}
+
+
+def coincide(before, after):
+    """Evaluations of both plans; asserts that they are of the same data."""
+    ours, theirs = members(*before), members(*after)
+    both = ours.keys() & theirs.keys()
+    assert all(ours[key] == theirs[key] for key in both)
+    return both
+
+
+def of_fid(both, role="credit"):
+    return next(item for item in both[role].properties if item.property == "fid")
+
+
+@pytest.mark.parametrize("method", [(), (RETRAIN,)])
+def test_a_rename_is_another_round_of_the_same_evaluations(drawn, method):
+    before, before_games, known = drawn(BEFORE, *method)
+    after, after_games, requested = drawn(RENAMED, *method)
+    assert requested == known
+    assert after.base == before.base
+    assert after_games == before_games
+    assert after.games == before.games
+    assert after.manifest != before.manifest
+    assert after.round != before.round
+
+
+@pytest.mark.parametrize("method", [(), (RETRAIN,)])
+def test_another_order_of_names_shares_models_and_the_coalitions_that_coincide(drawn, method):
+    """Rows of the design are assigned to contributors in the order of names, so other coalitions are
+    requested; those that are the same have the same key."""
+    before, before_games, known = drawn(BEFORE, *method)
+    after, after_games, requested = drawn(REORDERED, *method)
+    assert after.base == before.base
+    assert after_games == before_games
+    endpoints = {key for key, purpose in known.items() if purpose in ("v0", "v1")}
+    assert endpoints <= requested.keys()
+    assert endpoints <= coincide((before, BEFORE), (after, REORDERED))
+    assert after.round != before.round
+
+
+@pytest.mark.parametrize("given", [CHANGED, JOINED])
+def test_a_fine_tuning_game_shares_nothing_once_the_base_model_is_another(drawn, given):
+    before, _, known = drawn(BEFORE)
+    after, _, requested = drawn(given)
+    assert after.base.id != before.base.id
+    assert after.games["credit"] != before.games["credit"]
+    assert not known.keys() & requested.keys()
+
+
+@pytest.mark.parametrize("given", [CHANGED, JOINED])
+def test_a_property_with_a_reference_shares_nothing_once_the_reference_is_another(drawn, given):
+    _, before_games, known = drawn(BEFORE, RETRAIN)
+    _, after_games, requested = drawn(given, RETRAIN)
+    assert of_fid(after_games).reference != of_fid(before_games).reference
+    assert not known.keys() & requested.keys()
+
+
+WITHOUT_REFERENCE = (
+    RETRAIN,
+    "properties=[inception_score, colourfulness_p90]",
+    "evaluation.counterfactual=null",
+)
+
+
+def test_retraining_without_a_reference_shares_coalitions_without_the_changed_contributor(drawn):
+    before, _, known = drawn(BEFORE, *WITHOUT_REFERENCE)
+    after, _, requested = drawn(CHANGED, *WITHOUT_REFERENCE)
+    assert after.games["credit"] == before.games["credit"]
+    without = {key for key, data in members(before, BEFORE).items() if digest("d") not in data}
+    assert known.keys() & requested.keys() == without
+    assert len(without) > len(known) / 3
+
+
+def test_retraining_without_a_reference_shares_coalitions_of_the_design_after_a_join(drawn):
+    """The keys stay valid, but a design for five has few of the coalitions of a design for four; it has the
+    empty one."""
+    before, _, known = drawn(BEFORE, *WITHOUT_REFERENCE)
+    after, _, _ = drawn(JOINED, *WITHOUT_REFERENCE, "valuation.coalitions=20")
+    assert after.games["credit"] == before.games["credit"]
+    shared = coincide((before, BEFORE), (after, JOINED))
+    assert {key for key, purpose in known.items() if purpose == "v0"} <= shared
