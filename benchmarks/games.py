@@ -13,8 +13,8 @@ For each candidate the mean seconds of training and of sampling a coalition, and
   S/N       signal over noise: the standard deviation between coalitions over that between seeds. What a seed
             adds to all coalitions alike is left out of the noise, because it cancels in a pair of coalitions
   additive  Spearman correlation of the retrained values with predictions from the cheap game. A coalition is
-            predicted by an additive fit to the cheap values of the other coalitions. This is about the linear
-            datamodelling score that credits of this game can reach at this size
+            predicted by an additive fit to the cheap values of the other coalitions. Credits of this game can
+            reach about this linear datamodelling score at this size
 
 Results are kept in the store of the work folder: each coalition is retrained once for all candidates, and
 what was measured before is not measured again.
@@ -86,7 +86,7 @@ def held_out(this_round: Round, coalitions: int) -> list[Wanted]:
 
 def cheap(this_round: Round, coalitions: int, seeds: int) -> list[Wanted]:
     """The same coalitions in the cheap game, each with all seeds. Retraining has another seed, so the two
-    games have nothing but the coalition in common."""
+    games share only the coalition."""
     game, manifest = this_round.game("credit"), this_round.manifest
     return [
         Wanted.of(game, manifest, seed, item.mask(manifest.n), "paired")

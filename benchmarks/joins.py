@@ -27,7 +27,7 @@ NEWCOMERS = {"two newcomers": [2], "one, then one": [1, 1], "leave, then join": 
 
 
 class World:
-    """A game of n players of unit SD over a design. At first only some of the players are present."""
+    """A game of n players whose values have SD 1 over a design. At first only some players are present."""
 
     def __init__(self, n: int, noise: float, rng: np.random.Generator) -> None:
         self.n, self.noise, self.rng, self.game = n, noise, rng, game(n, rng)
@@ -49,7 +49,8 @@ class World:
         return np.asarray(self.game.shapley() / self.scale)
 
     def joined(self, before: ValuedDesign, players: int, seed: int, rows: int) -> tuple[ValuedDesign, int]:
-        """The round after so many players joined the first rows of the one before, and its evaluations."""
+        """The round after `players` have joined the first `rows` of the round before, and the number of new
+        evaluations."""
         design = extend(before.design, players, seed)
         if 2 * (2**players - 1) + rows < len(design.Z):
             design = extend(first(before.design.Z[:rows]), players, seed)

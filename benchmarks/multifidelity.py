@@ -8,7 +8,7 @@ Random games (tests/valuation/random_games.py): the retrained one is the first o
 correlates with it at rho over the design and costs a twentieth. Both have noise of a share of their SD.
 `alone` is the same estimator without a cheap game, which shows what part of the gain is not due to the cheap
 game. `bound` is the asymptotic width of `split`, at the correlation of the noisy odd parts that `pilot` would
-see.
+measure.
 """
 
 import sys

@@ -4,8 +4,8 @@
     .venv/bin/python benchmarks/overhead.py demo.log
 
 The shards of one loop run at the same time, so of each loop only the slowest shard counts. The time that a
-stage logs includes the import of its libraries, which every task does anew in its own process. To say how
-much of the stages' time that was, each stage is imported once more now; the last line gives the result.
+stage logs includes the import of its libraries, which every task repeats in its own process. To measure this
+part, each stage is imported once more; the last line gives the result.
 """
 
 import argparse

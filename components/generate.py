@@ -1,6 +1,6 @@
-"""Writes what follows from the table of stages (`apportion.config.stages.STAGES`): the components, and the
-stages that two import contracts in pyproject.toml name. `python -m components.generate`, which `make
-generate` runs.
+"""Writes the files that are made from the table of stages (`apportion.config.stages.STAGES`): the components,
+and the lists of stages in two import contracts of pyproject.toml. The command is `python -m
+components.generate`; `make generate` runs it.
 
 Components are generated as files because KFP reads the source of a component's function.
 """
@@ -105,8 +105,8 @@ def components() -> dict[str, str]:
 
 
 def contracts(project: str) -> str:
-    """The text of a pyproject.toml whose contracts name the stages of the table, and the modules that are no
-    stages as before. Nothing else is changed. Raises ValueError where a contract is missing."""
+    """The text of a pyproject.toml whose contracts name the stages of the table; modules that are not stages
+    stay in them, and nothing else is changed. Raises ValueError where a contract is missing."""
     for name, names in CONTRACTS.items():
         pattern = rf'(name = "{re.escape(name)}"\n(?:(?!\[).*\n)*?source_modules = )\[([^\]]*)\]'
         match = re.search(pattern, project)

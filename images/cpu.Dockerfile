@@ -15,7 +15,7 @@ FROM ${BASE_IMAGE} AS wanted
 WORKDIR /wanted
 COPY pyproject.toml constraints.txt images/requirements.py ./
 ARG TORCH_BUILD
-# Only this part of pyproject.toml can change what is installed.
+# The next stage copies only this list, so other changes of pyproject.toml do not install anything again.
 RUN python3 requirements.py list "${TORCH_BUILD}" > requirements.txt
 
 FROM ${BASE_IMAGE} AS dependencies
@@ -25,8 +25,8 @@ COPY constraints.txt images/requirements.py ./
 COPY --from=wanted /wanted/requirements.txt ./
 ARG TORCH_BUILD
 # The builder chooses the index and its certificate authorities. As secrets they are neither in the image nor
-# in its history. The lock is valid for packages that build others, too. pip is removed. Bytecode is not
-# compared with its source, as neither changes.
+# in its history. The lock also pins the packages that build others. pip is removed. Bytecode is not compared
+# with its source, because neither changes.
 RUN --mount=type=secret,id=pip.conf --mount=type=secret,id=ca.crt \
     --mount=type=bind,from=wheels,target=/run/wheels \
     umask 022 \
@@ -63,7 +63,7 @@ RUN umask 022 \
 # A layer of a few megabytes, the only one that is rebuilt after a change of code.
 FROM dependencies
 COPY --from=code /code /opt/apportion
-# A user who is only a number has no name and no home. Every cache is in /work or off.
+# User 10001 has no name and no home, so both are set here. Every cache is in /work or switched off.
 ENV PATH=/opt/apportion/bin:$PATH \
     HOME=/work \
     TMPDIR=/tmp \

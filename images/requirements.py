@@ -45,8 +45,8 @@ def problems(build: str) -> Iterator[str]:
     for package in distributions():
         expected = locked.get(name(package.name))
         if package.version.partition("+")[0] != expected:
-            found = f"{package.name} {package.version}"
-            yield f"found {found} installed, expected {expected or 'nothing'} (constraints.txt)"
+            installed = f"{package.name} {package.version}"
+            yield f"found {installed} installed, expected {expected or 'nothing'} (constraints.txt)"
     from torch.version import __version__, cuda
 
     if (cuda is None) != (build == "cpu"):

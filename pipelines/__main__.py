@@ -86,8 +86,7 @@ def _command(
 
 
 def run_here(arguments: argparse.Namespace) -> None:
-    """Runs the pipeline with kfp.local: every task is a process of its own, as on a cluster it is a
-    container."""
+    """Runs the pipeline with kfp.local: every task is a separate process, in place of a container."""
     from kfp import local
 
     from pipelines.attribution import attribution
@@ -106,7 +105,7 @@ def run_here(arguments: argparse.Namespace) -> None:
     try:
         with without_kfp_lines():
             attribution()(config=config.model_dump_json(), shards=list(range(config.compute.shards)))
-    except RuntimeError as error:  # KFP raises nothing else for a failed task, whose own message is above
+    except RuntimeError as error:  # KFP raises nothing else for a failed task, and has printed its message
         message = plain(str(error))
         task = re.search(r"Inner task failed: '(\w+)", message)
         where = f"in {task[1]}" if task else message

@@ -45,7 +45,7 @@ EXPECTED = (
 
 
 class Unusable(Exception):
-    """The answer of a server that is not KFP's API, or that is not to be trusted."""
+    """The answer of a server that is not KFP's API or cannot be trusted."""
 
 
 class Client(kfp.Client):  # type: ignore[misc] # kfp has no annotations
@@ -105,9 +105,8 @@ def _guard(api: Any) -> None:
             else:
                 content = "an answer that is not JSON"
             raise Unusable(f"found {content}, {EXPECTED}")
-        answer.headers["Content-Type"] = (
-            "application/json"  # JSON is UTF-8, also where the header says otherwise
-        )
+        # JSON is UTF-8, also where the header says otherwise.
+        answer.headers["Content-Type"] = "application/json"
         return answer
 
     def deserialize(answer: Any, kind: str) -> Any:
@@ -289,7 +288,7 @@ def _host(options: Kfp) -> str:
     host = kubeflow.address(options)
     if host is None:
         raise ConfigError(
-            "found no address of Kubeflow Pipelines, expected one in cluster.kfp.host, as "
+            "found no address of Kubeflow Pipelines, expected one in cluster.kfp.host, such as "
             "https://kubeflow.example.com/pipeline"
         )
     return host

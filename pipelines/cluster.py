@@ -8,7 +8,7 @@ from apportion.config.cluster import Cluster, Pool
 from apportion.config.stages import STAGES, Stage
 
 USER = 10001
-"""User and group of the images, as numbers: Kubernetes cannot see whether a name is root's."""
+"""User and group of the images, as numbers: from a name Kubernetes cannot know whether the user is root."""
 
 WRITABLE = {"work": "/work", "tmp": "/tmp"}  # noqa: S108 (the pod's own)
 """The volumes that processes write to. The rest of the file system may be read-only."""
@@ -33,12 +33,10 @@ def equip(task: PipelineTask, stage: Stage, cluster: Cluster) -> PipelineTask:
     _nodes(task, pool)
     _environment(task, cluster)
     _volumes(task, cluster, pool)
-    if (
-        STAGES[stage].phase == "plan"
-    ):  # it copies what it reads there to the store; other stages read the store
+    if STAGES[stage].phase == "plan":  # `plan` copies its input into the store, where other stages read it
         for volume in cluster.volumes:
             kubernetes.mount_pvc(task, volume.claim, volume.path)
-    _limits(task, cluster.attempts(stage), round(cluster.hours(stage) * 3600))
+    _limits(task, cluster.retries_of(stage), round(cluster.hours(stage) * 3600))
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     for key, value in cluster.labels.items():
         kubernetes.add_pod_label(task, key, value)

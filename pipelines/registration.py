@@ -1,5 +1,5 @@
-"""What the commands ask of Kubeflow Pipelines: a pipeline and its versions, a run, a schedule. The same
-request may be repeated: registering again changes nothing, nor does setting the same schedule again."""
+"""The requests that the commands send to Kubeflow Pipelines: for a pipeline and its versions, a run, a
+schedule. They may be repeated: registering again, or setting the same schedule again, changes nothing."""
 
 import json
 import logging
@@ -28,8 +28,8 @@ PAGES = 1000
 """The most pages of a listing that are read: a server may name a next page without end."""
 
 TRIES = 5
-"""Listings of the schedules of a name, after each of which one is created or others are deleted. Three
-suffice where no other process does the same."""
+"""How often the schedules of a name are listed at most. After each listing one is created or others are
+deleted. Three listings are enough where no other process does the same."""
 
 ENDS = {"SUCCEEDED", "FAILED", "CANCELED", "SKIPPED"}
 """The states in which a run has ended."""
@@ -220,9 +220,10 @@ def schedule(connection: Connection, config: Config, package: Package, parameter
     identifier.
 
     KFP cannot change a recurring run, so a new one is created before the others are deleted. A process that
-    is killed in between leaves two schedules, of whose runs one finds nothing to do; the same command leaves
-    one of them again. It never leaves none. Where several processes create schedules at the same moment, each
-    of them keeps the newest one, deletes the others, and lists them again until there is no other.
+    is killed in between leaves two schedules; of their runs, the second finds nothing to do. Running the same
+    command again deletes one of them. At no moment is there no schedule. Where several processes create
+    schedules at the same moment, each of them keeps the newest one, deletes the others, and lists them again
+    until there is no other.
 
     Raises ClusterError where the newest schedule has other settings: another process set it at the same
     moment.
@@ -232,9 +233,8 @@ def schedule(connection: Connection, config: Config, package: Package, parameter
     kfp = config.cluster.kfp
     client = connection.client
     experiment = _experiment(connection, kfp.experiment)
-    default_account = (
-        "default-editor" if connection.namespace else "pipeline-runner"
-    )  # those of KFP's manifests
+    # The accounts of KFP's manifests.
+    default_account = "default-editor" if connection.namespace else "pipeline-runner"
     account = kfp.service_account or default_account
     accepted = [(registered, parameters, (kfp.cron, None, None), "1", True, experiment, account)]
     old = set[str]()

@@ -1,4 +1,4 @@
-"""What a local run shows: the lines of our stages, and of KFP's own lines only which task starts."""
+"""What a local run shows: the lines of our stages, and, of KFP's own lines, only which task starts."""
 
 import builtins
 import contextlib
@@ -64,8 +64,8 @@ class LineFilter(io.TextIOBase):
 def without_kfp_lines() -> Iterator[None]:
     """Drops most of what KFP prints, and of what it logs to the root logger, while a pipeline runs here.
 
-    At the end restores the root logger and `print`: KFP replaces both, in threads, without putting them back
-    in order.
+    At the end it restores the root logger and `print`: KFP replaces both in several threads, which may
+    restore them in the wrong order.
     """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level

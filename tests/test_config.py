@@ -544,7 +544,7 @@ def test_options_of_a_stage(loaded):
         1,
         cluster.images.gpu,
     )
-    assert [cluster.attempts(stage) for stage in ("plan", "close", "train", "publish")] == [1, 0, 2, 2]
+    assert [cluster.retries_of(stage) for stage in ("plan", "close", "train", "publish")] == [1, 0, 2, 2]
     assert [cluster.hours(stage) for stage in ("prune", "train")] == [0.5, 3]
 
 
@@ -567,16 +567,16 @@ def test_quantities_of_kubernetes(text, number):
         ("pull_secrets=[Registry_1]", "cluster.pull_secrets.0: Value error, expected lower-case letters"),
         (
             "pools.gpu.cpu=0",
-            "cluster.pools.gpu.cpu: Value error, expected a number of processors greater than 0, such as 4, 0.5 "
-            "or 500m (found 0)",
+            "cluster.pools.gpu.cpu: Value error, expected a number of processors greater than 0, such as 4, "
+            "0.5 or 500m (found 0)",
         ),
         ("pools.gpu.cpu=4 cores", "cluster.pools.gpu.cpu: Value error, expected a number of processors"),
         ("pools.gpu.cpu=0m", "cluster.pools.gpu.cpu"),
         ("pools.gpu.memory=4", "cluster.pools.gpu.memory: Input should be a valid string"),
         (
             "pools.gpu.memory='4096'",
-            "cluster.pools.gpu.memory: Value error, expected a number of bytes with its unit, such as 512Mi or "
-            "4Gi",
+            "cluster.pools.gpu.memory: Value error, expected a number of bytes with its unit, such as 512Mi "
+            "or 4Gi",
         ),
         (
             "pools.gpu.memory=4GB",
@@ -613,7 +613,8 @@ def test_quantities_of_kubernetes(text, number):
         ("stages.train.pool=tpu", "found pool 'tpu' in stages.train, expected one of pools: cpu, gpu"),
         (
             "stages.train.memory=1Gi",
-            "found stages.train that does not fit its pool: Value error, found shm 2Gi, expected less than memory (1Gi)",
+            "found stages.train that does not fit its pool: Value error, found shm 2Gi, expected less than "
+            "memory (1Gi)",
         ),
         ("stages.train.timeout=0", "cluster.stages.train.timeout: Input should be greater than 0"),
         ("timeout=-1", "cluster.timeout: Input should be greater than 0"),

@@ -256,7 +256,7 @@ def test_what_is_not_finite_is_damage(record, infinite):
 
 EARLIER = """{
  "coalitions": 6,
- "covers": "ranking only (6 coalitions for 3 players, expected at least 12): Shapley values in the finetune game",
+ "covers": "ranking only (6 coalitions for 3 players, expected at least 12): Shapley values",
  "credits": [
   {
    "contributor": "Jäger",
@@ -306,7 +306,7 @@ def test_credits_that_earlier_code_wrote_are_read_and_nothing_is_made_up():
     assert (banzhaf.phi, banzhaf.interval, banzhaf.share) == (-5.000000000000001, None, None)
     assert found.covers == {"leverage": json.loads(EARLIER)["covers"]}
     assert found.covered(leverage).startswith("ranking only (6 coalitions")
-    assert found.covered(banzhaf) == "nothing: there is no honest interval"
+    assert found.covered(banzhaf) == "nothing: there is no interval"
     assert (found.pilots, found.interactions, found.stopping, found.retrained_v0) == ((), (), None, {})
     assert found.published == {"fid": "leverage"}
     assert Credits.parse(found.dump(), "here") == found

@@ -152,7 +152,7 @@ def test_the_drawing_that_two_of_the_twelve_gave_is_named(top):
         (["Fanny Jung"], r"at least two different names \(data\.contributors\)"),
         ([], r"at least two different names"),
         (["Fanny Jung", "Fanny Jung"], r"at least two different names"),
-        (122, r"found a request for 122 contributors, expected at most 121 \(data\.contributors\)"),
+        (122, r"found 122 requested contributors, expected at most 121 \(data\.contributors\)"),
     ],
 )
 def test_designers_that_do_not_exist_are_refused(contributors, message):

@@ -46,6 +46,6 @@ def test_a_stage_is_two_files(tmp_path):
     )
     options = (
         "from pathlib import Path; from apportion.config.loading import load; import sys; "
-        "print(load(Path(sys.argv[1]), ['cluster.stages.audit.retries=1']).cluster.attempts('audit'))"
+        "print(load(Path(sys.argv[1]), ['cluster.stages.audit.retries=1']).cluster.retries_of('audit'))"
     )
     assert overlay.run("-c", options, str(CONFIG)).strip() == "1"

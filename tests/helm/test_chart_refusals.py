@@ -583,15 +583,13 @@ REFUSED_BY_THE_JOB: dict[str, tuple[Values, list[str]]] = {
     "a stage with too little memory": (
         {"runs": {"stages": {"train": {"memory": "2147M"}}}},
         [
-            "cluster: Value error, found stages.train that does not fit its pool: Value error, found shm 2Gi, "
-            "expected less than memory (2147M)"
+            "cluster: Value error, found stages.train that does not fit its pool: Value error, found shm "
+            "2Gi, expected less than memory (2147M)"
         ],
     ),
     "a stage above the limit of its pool": (
         {"runs": {"stages": {"plan": {"cpu": "2"}}}, "pools": {"cpu": {"cpuLimit": "1"}}},
-        [
-            "cluster: Value error, found stages.plan that does not fit its pool: Value error, found cpu_limit 1"
-        ],
+        ["cluster: Value error, found stages.plan that does not fit its pool: Value error, found cpu_limit"],
     ),
     "names of volumes that are in use": (
         {

@@ -202,7 +202,7 @@ def grids(images: np.ndarray) -> tuple[Grid, ...]:
     titles = [
         ("All contributors", "The base model, trained from scratch."),
         ("v1", "The grand coalition by the removal method."),
-        ("Without the top 5", "Retrained without the contributors of most credit for FID."),
+        ("Without the top 5", "Retrained without the contributors with the largest credits for FID."),
         ("Without 5 at random", "Retrained without as many chosen at random."),
         ("v0", "The empty coalition: an untrained model."),
     ]

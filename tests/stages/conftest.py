@@ -32,7 +32,9 @@ def published(_published: Path, tmp_path: Path) -> Round:
 @pytest.fixture(scope="session")
 def _database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
-        options = TrackingOptions(uri=f"sqlite:///{folder}/mlflow.db", artifacts=None, experiment="unused")
+        options = TrackingOptions(
+            uri=f"sqlite:///{folder}/mlflow.db", artifacts=str(folder / "artifacts"), experiment="unused"
+        )
         open_tracker(options).check()
 
     return once(tmp_path_factory, "database", make) / "mlflow.db"

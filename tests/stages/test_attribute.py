@@ -112,7 +112,7 @@ def test_two_contributors_share_exactly_and_no_interval_is_claimed(tmp_path, cap
         assert phis(this_round.credits.of("fid", method)) == pytest.approx([4.5, -0.5], abs=1e-9)
     statement = csv_rows(this_round, "statement.csv")
     assert {(row["best"], row["interval"], row["covers"]) for row in statement} == {
-        ("", "", "nothing: there is no honest interval")
+        ("", "", "nothing: there is no interval")
     }
     assert not plan.run(this_round.config).work
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from safetensors.numpy import load as arrays
-from tiny import ROOT, planned, prepared
+from tiny import ROOT, SMALLER, planned, prepared
 
 from apportion import stages
 from apportion.rounds.round import Round
@@ -45,7 +45,7 @@ def run_stages(this_round):
         }
 
 
-OVERRIDES = ("evaluation.counterfactual=null", "properties=[fid, colourfulness_p90]", "sampling.images=32")
+OVERRIDES = (*SMALLER, "evaluation.counterfactual=null")
 ALONE = """
 import sys
 sys.path.insert(0, "tests")

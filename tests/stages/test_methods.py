@@ -200,7 +200,7 @@ def test_methods_are_in_the_order_requested_and_the_first_is_published(tmp_path)
     assert list(dict.fromkeys(c.method for c in this_round.credits.credits)) == ["loo", "leverage"]
     statement = csv_rows(this_round, "statement.csv")
     assert {(row["method"], row["share"], row["covers"]) for row in statement} == {
-        ("loo", "", "nothing: there is no honest interval")
+        ("loo", "", "nothing: there is no interval")
     }
 
 

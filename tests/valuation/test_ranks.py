@@ -258,8 +258,8 @@ def test_refuses(level):
         (np.zeros((2, 1)), np.eye(2), np.ones(2), "shapes \\(2, 1\\)"),
         (np.zeros(3), np.eye(2), np.ones(3), "expected \\(n,\\), \\(n, sources\\)"),
         (np.zeros(2), np.eye(2), np.ones(1), "and \\(1,\\), expected"),
-        (np.array([0, np.nan]), np.eye(2), np.ones(2), "no numbers"),
-        (np.zeros(2), np.full((2, 2), np.nan), np.ones(2), "no numbers"),
+        (np.array([0, np.nan]), np.eye(2), np.ones(2), "not numbers"),
+        (np.zeros(2), np.full((2, 2), np.nan), np.ones(2), "not numbers"),
         (np.zeros(2), np.eye(2), np.array([1.0, 0.0]), "above 0"),
     ],
 )

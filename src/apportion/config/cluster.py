@@ -167,8 +167,8 @@ class Toleration(Strict):
 
 
 class Pool(Strict):
-    """Nodes, and the resources that a pod requests of a node. The requested memory is also the limit; `shm` is shared memory,
-    which is part of the memory."""
+    """Nodes, and the resources that a pod requests of a node. The requested memory is also the limit; `shm`
+    is shared memory, which is part of the memory."""
 
     cpu: Cpu = "1"
     cpu_limit: Cpu | None = None
@@ -241,8 +241,8 @@ def _six_fields(cron: str) -> str:
     for field, (name, low, high) in zip(fields, CRON, strict=True):
         if not all(_in_range(part, low, high) for part in field.split(",")):
             raise ValueError(
-                f"found {field!r} for the {name}, expected *, or numbers from {low} to {high} such as 5, 1-5, "
-                "1,3 or */2"
+                f"found {field!r} for the {name}, expected *, or numbers from {low} to {high} such as 5, "
+                "1-5, 1,3 or */2"
             )
     return cron
 
@@ -380,7 +380,7 @@ class Cluster(Strict):
         """How long one attempt of a stage may take."""
         return self.stages.get(stage, StageOptions()).timeout or self.timeout
 
-    def attempts(self, stage: str) -> int:
+    def retries_of(self, stage: str) -> int:
         """How often a stage is retried. `plan` and `close` are not, unless their own option says so: a second
         attempt of `plan` would refuse the same input, and the user should see the error at once."""
         retries = self.stages.get(stage, StageOptions()).retries

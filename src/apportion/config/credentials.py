@@ -35,8 +35,8 @@ def without_credentials(address: str) -> str:
             parts.scheme, "what the driver reads, such as PGUSER and PGPASSWORD for PostgreSQL"
         )
         raise ValueError(
-            "found a user or a password in an address, expected none, because it is stored with the round; use "
-            f"{place}"
+            "found a user or a password in an address, expected none, because it is stored with the round; "
+            f"use {place}"
         )
     return address
 

@@ -19,8 +19,8 @@ class CounterfactualOptions(Strict):
 
 
 class EvaluationOptions(Strict):
-    """`held_out` coalitions of each size in `alphas`, a share of the contributors, are retrained; zero switches
-    this off."""
+    """`held_out` coalitions of each size in `alphas`, as a share of the contributors, are retrained; zero
+    switches this off."""
 
     held_out: Annotated[int, Field(ge=0)] = 0
     alphas: Annotated[list[Share], Field(min_length=1)] = [0.5]

@@ -11,13 +11,13 @@ from pydantic import AfterValidator, Field
 
 Phase = Literal["plan", "models", "coalitions", "credits", "results", "exit"]
 """Where in the pipeline a stage runs. `coalitions`: once per shard, on the shard's part of the coalitions,
-again for the coalitions that the credits call for. `exit`: at the end, also of a pipeline that failed."""
+again for the coalitions that the credits require. `exit`: at the end, also of a pipeline that failed."""
 
 
 class StageRow(NamedTuple):
     """accelerated: it computes with models, so it runs on the pool `gpu` unless its own option says
-    otherwise; other stages but `plan` import no deep learning library. tracked: it connects to the tracking
-    server."""
+    otherwise; the other stages except `plan` import no deep learning library. tracked: it connects to the
+    tracking server."""
 
     phase: Phase
     summary: str

@@ -12,7 +12,7 @@ from apportion.config.hashing import digest
 from apportion.errors import DataError
 
 SHOWN = 10
-"""Problems that one message lists; it also says how many there are in all."""
+"""The number of problems that one message lists; it also says how many there are in all."""
 
 
 @dataclass(frozen=True, eq=False)  # eq would compare arrays, which have no single truth value

@@ -87,10 +87,8 @@ def load(data: Folder) -> list[Contribution]:
     try:
         path = Path(data.path).expanduser()
         entries = _from_folders(path.resolve()) if path.is_dir() else _from_table(path)
-    except (
-        OSError,
-        RuntimeError,
-    ) as error:  # RuntimeError: ~ of an unknown user, or endlessly nested folders
+    # RuntimeError: ~ of an unknown user, or folders nested without end
+    except (OSError, RuntimeError) as error:
         raise DataError(f"cannot read {data.path} (data.path): {error}") from error
     _refuse_names(list(entries))
     enough({name: len(own) for name, own in entries.items()}, data.min_images)

@@ -1,5 +1,5 @@
-"""Where and how exactly the arithmetic runs: device, precision and threads; and random number generators that
-depend on their key alone."""
+"""Device, precision and threads of the computation; and random number generators that depend on their key
+alone."""
 
 import contextlib
 import hashlib

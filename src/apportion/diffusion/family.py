@@ -83,7 +83,7 @@ class Family(ABC):
 
 
 def family_of(options: FamilyOptions) -> Family:
-    """The implementation of the family that options are of."""
+    """The implementation of the family that these options belong to."""
     implementation: Family = import_module(FAMILIES[options.family]).FAMILY
     return implementation
 

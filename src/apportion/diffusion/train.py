@@ -37,9 +37,9 @@ def fit(
     """Minimises the family's mean training error on `images`, in place; returns the model with its averaged
     weights.
 
-    The moving average starts from the weights of `model` with its step counter at zero, so that it does not
-    carry what the model learned before. Raises DiffusionError, naming `option`, the section of the
-    configuration that `fitting` is from, where the model diverged.
+    The moving average starts anew with its step counter at zero. The decay of its first step is 0, so the
+    weights that `model` had before have no part in it. Raises DiffusionError, naming `option`, the section of
+    the configuration that `fitting` is from, where the model diverged.
     """
     model.to(compute.device).train()
     examples = family.encode(images, compute)

@@ -1,5 +1,5 @@
-"""Counterfactual removal: the coalition without the contributors of most credit, random coalitions of the
-same size to compare with, and the change of a property (docs/methods.md, "Evaluation")."""
+"""Counterfactual removal: the coalition without the contributors with the largest credits, random coalitions
+of the same size to compare with, and the change of a property (docs/methods.md, "Evaluation")."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -9,8 +9,8 @@ from apportion.valuation.coalitions import among, draw
 
 
 def without_top(phi: ArrayLike, share: float) -> NDArray[np.bool_]:
-    """The coalition (n,) that remains when the `share` of players with the most credit is removed. Of players
-    with equal credit the first ones are removed.
+    """The coalition (n,) that remains when the `share` of players with the largest credits is removed. Of
+    players with equal credits the first ones are removed.
 
     Raises ValuationError unless phi is (n,), n >= 2, finite, and 0 < share < 1.
     """
@@ -30,8 +30,7 @@ def without_random(
     """`count` distinct random coalitions (count, n) without as many players as `without_top` removes, to
     compare with.
 
-    `other_than` (n,) is a coalition that must not be among them. Raises ValuationError where there are not so
-    many.
+    `other_than` (n,) is a coalition that must not be among them. Raises ValuationError where there are fewer.
     """
     alpha = (n - removed(n, share)) / n
     if other_than is None:

@@ -1,1 +1,1 @@
-"""What a round evaluates, by phase: its games, the coalitions they are wanted for, and the checks of both."""
+"""What a round evaluates: its games, the coalitions that are evaluated in each, and the checks of both."""

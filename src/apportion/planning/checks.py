@@ -70,7 +70,7 @@ def check_coalitions(config: Config, n: int) -> None:
 def _check_looks(config: Config, Z: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """The coalitions of the first look, which has the fewest; raises ConfigError where they are too few."""
     options, n = config.valuation, Z.shape[1]
-    assert options.stop is not None  # the caller asks for rounds that are topped up
+    assert options.stop is not None  # the caller has checked this
     with _refused(n, "change valuation.stop.looks"):
         at_most("at the last look", options.stop.looks[-1], len(Z))
         levels = sequential.levels(options.stop.looks, options.level, options.stop.spending)
@@ -95,13 +95,14 @@ def _gives_intervals(Z: NDArray[np.bool_], level: float) -> None:
     low, _ = intervals.hc3(Z, y, 0.0, 0.0, level)
     if not np.isfinite(low).all():
         raise ValuationError(
-            "found contributors told apart by a single pair of coalitions, so with no interval"
+            "found contributors told apart by a single pair of coalitions, expected more pairs: a single one "
+            "gives no interval"
         )
 
 
 def _tells_apart(Z: NDArray[np.bool_]) -> None:
     """Raises ValuationError where coalitions do not tell all contributors apart: KernelSHAP would then give
-    the smallest credits that fit, which nobody should be paid by."""
+    the smallest credits that fit, which are no basis for payments."""
     rank, n = int(np.linalg.matrix_rank(Z.astype(np.float64))), Z.shape[1]
     if rank < n:
         raise ValuationError(
@@ -111,15 +112,15 @@ def _tells_apart(Z: NDArray[np.bool_]) -> None:
 
 def check_sizes(alphas: list[float], Z: NDArray[np.bool_]) -> None:
     """Raises ValuationError where two of alphas keep the same number of contributors: one size would be
-    judged as if it were two. Z: the held-out coalitions, as many for each of alphas."""
+    judged as if it were two. Z: the held-out coalitions, equally many for each of alphas."""
     if not len(Z):
         return
     sizes = Z[:: len(Z) // len(alphas)].sum(axis=1).tolist()
     repeated = [f"{alpha:g}" for alpha, size in zip(alphas, sizes, strict=False) if sizes.count(size) > 1]
     if repeated:
         raise ValuationError(
-            f"found shares {', '.join(repeated)} that keep as many contributors as another, expected one "
-            "for each size"
+            f"found shares {', '.join(repeated)} that keep the same number of contributors, expected one "
+            "share for each number"
         )
 
 

@@ -1,5 +1,5 @@
-"""Which evaluations a round wants: coalitions of the design, of single methods and of the evaluation, each
-with its game, seed and purpose."""
+"""Which evaluations a round needs: coalitions of the design, of single methods and of the evidence, each with
+its game, seed and purpose."""
 
 from collections.abc import Iterator, Mapping
 from math import comb
@@ -15,14 +15,14 @@ from apportion.valuation import coalitions
 from apportion.valuation.methods import own_coalitions
 
 ENDPOINT_SEEDS = 2**40
-"""Seeds of the empty and the grand coalition are above those of any design (config.strict.Seed)."""
+"""The first seed of the empty and the grand coalition: above every seed of a design (config.strict.Seed)."""
 
 PAIRED_SEEDS = 2**41
-"""So are those of held-out coalitions in the game of the credits: with the seeds of retraining the two games
-would share noise, and agree because of it."""
+"""The first seed of held-out coalitions in the game of the credits. With the seeds of retraining the two
+games would share noise, and would seem to agree because of it."""
 
 METHOD_SEEDS = 2**42
-"""So are those of coalitions that only one method needs."""
+"""The first seed of coalitions that only one method needs."""
 
 Games = Mapping[Role, Game]
 
@@ -58,9 +58,8 @@ def _of_design(config: Config, manifest: Manifest, games: Games, look: int) -> I
     options = config.valuation
     Z = design(options, manifest.n)
     Z = Z[: options.stop.looks[look]] if options.stop else Z
-    rows_per_seed = (
-        2 if options.design == "leverage" else 1
-    )  # a coalition and its complement share their noise
+    # A coalition and its complement share their noise.
+    rows_per_seed = 2 if options.design == "leverage" else 1
     seeds = [options.seed + row // rows_per_seed for row in range(len(Z))]
     for seed, mask in zip(seeds, Z, strict=True):
         yield Wanted.of(games["credit"], manifest, seed, mask, "design")
@@ -83,8 +82,8 @@ def budget(options: ValuationOptions, n: int) -> int:
 
 
 def held_out(config: Config, n: int) -> NDArray[np.bool_]:
-    """Coalitions that credits are judged by, (alphas · held_out, n). Of each size those come first that no
-    credit is computed from, then those that are retrained for no credit."""
+    """Coalitions that credits are judged by, (alphas · held_out, n). Of each size, coalitions that no credit
+    is computed from come first, then those that are not retrained for a credit."""
     options, retrained = config.evaluation, config.valuation.retrained
     if options.held_out == 0:
         return np.empty((0, n), bool)
@@ -102,7 +101,7 @@ def _unseen(
     n: int, count: int, seed: int, alpha: float, seen: NDArray[np.bool_], retrained: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """`count` coalitions of one size, (count, n), in the order drawn, except that those among `seen` come
-    last, and of these the ones among `retrained`. With few contributors there may be no others."""
+    later, and those among `retrained` last. With few contributors there may be no others."""
     size = int(coalitions.draw("datamodel", n, 1, seed, alpha=alpha).sum())
     enough = min(comb(n, size), count + int((seen.sum(axis=1) == size).sum()))
     drawn = coalitions.draw("datamodel", n, max(count, enough), seed, alpha=alpha)
@@ -114,7 +113,7 @@ def removals(
     config: Config, manifest: Manifest, games: Games, goodness: NDArray[np.float64]
 ) -> Iterator[Wanted]:
     """Evaluations for the counterfactual removal: the grand coalition, the grand coalition without the top
-    contributors, and without random ones, as many; each with the same seeds.
+    contributors, and without equally many random ones; each with the same seeds.
 
     goodness: credits (n,) where more is better, whatever the property's direction.
     """

@@ -1,4 +1,4 @@
-"""What pending evaluations are expected to cost, from those of their games that the ledger has."""
+"""The expected cost of pending evaluations, from the cost of evaluations of the same games in the ledger."""
 
 import numpy as np
 

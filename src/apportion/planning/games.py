@@ -49,8 +49,8 @@ def _recipe(config: Config, removal: Removal, start: Start | None, precision: Pr
 
 
 def _measurements(config: Config, base: Base, networks: Mapping[str, str]) -> tuple[Measurement, ...]:
-    """How each property is measured. Only a property that compares images with a reference has one: the
-    others do not change for a coalition when the data of others do."""
+    """How each property is measured. Only a property that compares images with a reference has one: the other
+    properties of a coalition do not depend on the data of contributors outside it."""
     measurements = []
     for name in sorted(config.properties):
         row = PROPERTIES[name]

@@ -12,9 +12,9 @@ ACCELERATORS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 
 
 def resolve(options: ComputeOptions) -> Literal["fp32", "bf16"]:
-    """`auto` is bf16 where the requested device multiplies it fast. Workers that have that device need not be
-    where this runs, so for `cuda` it is known without one; for `cpu` and `auto` it depends on what is found
-    here."""
+    """`auto` is bf16 where the requested device multiplies bf16 fast. For `cuda` it is always bf16, because
+    workers may have a CUDA device where this machine has none; for `cpu` and `auto` it depends on this
+    machine."""
     if options.precision != "auto":
         return options.precision
     fast = options.device == "cuda" or (options.device == "auto" and _cuda()) or _processor()
@@ -22,7 +22,7 @@ def resolve(options: ComputeOptions) -> Literal["fp32", "bf16"]:
 
 
 def _cuda() -> bool:
-    """Whether torch finds CUDA here. Where Linux has no accelerator the answer takes no import of torch."""
+    """Whether torch finds CUDA here. On Linux without an accelerator torch is not imported."""
     if sys.platform == "linux" and not any(Path(path).exists() for path in ACCELERATORS):
         return False
     import torch

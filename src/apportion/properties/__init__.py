@@ -1,4 +1,4 @@
-"""Images to numbers: the global properties of a generative model (docs/methods.md, "Properties").
+"""The global properties of a generative model, computed from its images (docs/methods.md, "Properties").
 
 A new property is a row of PROPERTIES and a module with its function (docs/architecture.md).
 """
@@ -82,7 +82,7 @@ PROPERTIES: dict[str, Property] = {
 
 
 def check(names: Sequence[str]) -> None:
-    """Raises PropertyError for a name that is no property, or that is there twice."""
+    """Raises PropertyError for a name that is not a property, or that occurs twice."""
     for name in names:
         if name not in PROPERTIES:
             close = get_close_matches(name, PROPERTIES)

@@ -1,5 +1,5 @@
-"""From images to values: builds the reference that images are compared with, and measures the properties of a
-set of generated images, all from one embedding."""
+"""Builds the reference that images are compared with, and measures the properties of a set of generated
+images, all from one embedding."""
 
 import math
 from collections.abc import Sequence

@@ -4,7 +4,7 @@ from apportion.records.base import Hash, Record, Seconds
 
 
 class Commit(Record):
-    """That a round is complete, and what it took: seconds of each step over all its evaluations."""
+    """Says that a round is complete. seconds: of each step, over all its evaluations."""
 
     round: Hash
     previous: Hash | None

@@ -8,19 +8,19 @@ from pydantic import Field
 from apportion.records.base import Finite, Hash, Record
 
 CREDITS = 5
-"""Part of every round: a change in how credits come from values makes new rounds, which share every
-evaluation. Other code alone does not: a record says which code made it (`version.code`), and its address does
-not."""
+"""Part of every round: a change in how credits are computed from values makes new rounds, which share every
+evaluation. A change of code alone makes no new round: the version of the code (`version.code`) is written in
+records, but is no part of their addresses."""
 
 NOT_RECORDED = "not recorded"
-"""The game of credits that earlier code made and that it did not write down."""
+"""The game of credits that earlier code made, which did not record it."""
 
 
 class Credit(Record):
     """What one contributor is credited with by one method for one property, in the game of a removal method.
 
-    `low` and `high` are None where no honest interval exists; `interval` is the method that they, `se` and
-    the ranks are from. Ranks count from 1, the largest contribution; all ranges `best`..`worst` of one
+    `low` and `high` are None where there is no interval; `interval` is the method that they, `se` and the
+    ranks are from. Ranks count from 1, the largest contribution; all ranges `best`..`worst` of one
     property hold together at the round's level.
     """
 
@@ -71,8 +71,8 @@ class Interaction(Record):
 
 
 class StoppingStatus(Record):
-    """Where a round that is topped up is: look `look` (from 1) of `looks`, and whether the rule to stop
-    holds."""
+    """The state of a round that is topped up: it is at look `look` (from 1) of `looks`, and the stopping rule
+    holds or does not."""
 
     look: Annotated[int, Field(ge=1)]
     looks: tuple[int, ...]
@@ -120,7 +120,7 @@ class Credits(Record):
 
     def covered(self, credit: Credit) -> str:
         """What the interval of a credit covers, in words."""
-        return self.covers.get(credit.interval or "", "nothing: there is no honest interval")
+        return self.covers.get(credit.interval or "", "nothing: there is no interval")
 
 
 def _upgraded(data: bytes) -> bytes:

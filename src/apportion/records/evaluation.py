@@ -1,4 +1,4 @@
-"""One ledger record: what a coalition's value is, and what it took to measure."""
+"""One ledger record: the value of a coalition, and the cost of measuring it."""
 
 from pydantic import model_validator
 

@@ -1,4 +1,4 @@
-"""What speaks for and against the credits of a round, from retrained models."""
+"""Evidence for and against the credits of a round, from retrained models."""
 
 from typing import Literal
 

@@ -1,5 +1,5 @@
-"""How the value of a coalition is measured. A game holds all that determines a value, and is the only source
-of it: no stage that makes a coalition's model, images or values reads the round's configuration."""
+"""How the value of a coalition is measured. A game holds everything that determines a value: no stage that
+makes a coalition's model, images or values reads these options from the round's configuration."""
 
 from collections.abc import Sequence
 from typing import Literal

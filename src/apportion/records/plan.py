@@ -85,8 +85,8 @@ class Plan(Record):
 
 
 class Followup(Record):
-    """The evaluations that the credits of a round call for: coalitions without the contributors with most
-    credit, and without random ones, as many."""
+    """The evaluations that the credits of a round require: coalitions without the contributors with the
+    largest credits, and without equally many random ones."""
 
     round: Hash
     wanted: tuple[Wanted, ...]

@@ -13,8 +13,8 @@ class ContributorScores(Record):
 
 
 class Scores(Record):
-    """The scores of one influence method, by the data hash of each contributor. base: the model they are
-    of."""
+    """The scores of one influence method, by the data hash of each contributor. base: the id of the base
+    model that was influenced."""
 
     method: str
     base: Hash

@@ -22,7 +22,7 @@ LOPSIDED = 2.0
 
 
 class Meaning(Protocol):
-    """What readers learn of a property; `apportion.properties.Property` is one."""
+    """What readers learn of a property; `apportion.properties.Property` has these attributes."""
 
     @property
     def meaning(self) -> str: ...
@@ -32,7 +32,7 @@ class Meaning(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the credits of a property can be believed, and why."""
+    """Whether the credits of a property agree with retraining, and why."""
 
     status: str
     why: str
@@ -260,7 +260,7 @@ def _chart_note(rows: Sequence[Dot], equal: float, level: float) -> str:
     """What the marks of the chart mean, for those that occur in it."""
     bounded = [row for row in rows if row.bounded]
     if not bounded:
-        return "No interval is drawn: there is no honest one for this method."
+        return "No interval is drawn: these credits have none."
     clear = sum(row.clear for row in bounded)
     notes = [
         f"Filled dots: the {portion(level)} interval excludes 0 ({clear} of {len(rows)}). Hollow dots: it "

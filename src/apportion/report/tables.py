@@ -17,7 +17,7 @@ Kind = Literal["name", "thumbs", "number", "text", "names", "status"]
 
 @dataclass(frozen=True)
 class CostLine:
-    """What one kind of work took: `count` things made in `seconds`."""
+    """The cost of one kind of work: `count` objects were made in `seconds`."""
 
     stage: str
     count: int
@@ -62,7 +62,8 @@ class Table:
 
 
 def method_title(method: str) -> str:
-    """A method's name for readers. A round of other code may name a method that this code does not have."""
+    """A method's name for readers. A round that other code made may name a method that this code does not
+    have."""
     return METHODS[method].title if method in METHODS else method
 
 

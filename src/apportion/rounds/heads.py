@@ -79,5 +79,5 @@ def move(store: Store, project: str, last: Pointer | None, round_id: str) -> Non
     try:
         store.swap(head_key(project), None if last is None else last.tag, f"{round_id}\n".encode())
     except Conflict:
-        if head(store, project) != round_id:  # otherwise another process published this very round
+        if head(store, project) != round_id:  # otherwise another process published the same round
             raise

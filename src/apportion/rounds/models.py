@@ -27,8 +27,8 @@ def load_model(store: Store, recipe: Recipe, key: str, compute: Compute) -> tupl
 
 
 def load_sampler(this_round: Round, wanted: Wanted, compute: Compute) -> tuple[Sampler, Cost]:
-    """What the images of a coalition are sampled from, and what its model cost. Weights in a mixture serve
-    other coalitions too, and are charged to none of them. Raises NotFound or Damaged."""
+    """What the images of a coalition are sampled from, and what its model cost. The weights of a mixture are
+    used by other coalitions too, so their cost is counted for none of them. Raises NotFound or Damaged."""
     recipe, mixture = this_round.games[wanted.game].recipe, this_round.mixture(wanted)
     keys = this_round.weights_keys(wanted)
     loaded = [load_model(this_round.store, recipe, key, compute) for key in keys]

@@ -1,4 +1,4 @@
-"""An opened round: its plan, manifest, games and store, and what every stage asks of them."""
+"""An opened round: its plan, manifest, games and store, and what every stage reads from them."""
 
 import json
 from collections.abc import Callable
@@ -72,7 +72,7 @@ class Round:
         return {game: self.ledger.game(game) for game in self.plan.games.values()}
 
     def game(self, role: Role) -> Game:
-        """The game that the round uses for this."""
+        """The game that the round uses in this role."""
         return self.games[self.plan.games[role]]
 
     def is_retrained(self, wanted: Wanted) -> bool:
@@ -81,13 +81,13 @@ class Round:
 
     @property
     def wanted(self) -> tuple[Wanted, ...]:
-        """Everything the round evaluates: what was planned, and what the credits then called for."""
+        """Everything that the round evaluates: what was planned, and what the credits then required."""
         return self.plan.wanted + (self.followup.wanted if self.has(layout.FOLLOWUP_FILE) else ())
 
     @property
     def settled(self) -> bool:
         """Whether every evaluation is in the ledger and none will be added: then no stage needs a model, and
-        one that has expired is not made again."""
+        a model that has expired is not made again."""
         followed = self.config.evaluation.counterfactual is None or self.has(layout.FOLLOWUP_FILE)
         return followed and not self.ledger.pending(self.wanted)
 
@@ -95,8 +95,8 @@ class Round:
         """What shard `shard` still has to evaluate. Retrained coalitions come first, so that each shard gets
         its part of the expensive ones.
 
-        Coalitions are assigned to shards from everything the round wants, not from what is left, so a shard
-        that starts later than another, or again, never takes over its coalitions.
+        Coalitions are assigned to shards from everything that the round evaluates, not from what is left, so
+        a shard that starts later than another, or again, never takes over coalitions of the other.
         """
         shards = self.config.compute.shards
         if not 0 <= shard < shards:

@@ -111,7 +111,8 @@ def _about(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[str, ...]]]:
 
 
 def training_images(store: Store, data: Sequence[str], resolution: int) -> TrainingImages:
-    """All images of the data with these hashes, in the order of the hashes: equal data train equal models."""
+    """All images of the data with these hashes, in the order of the hashes, so that equal data give equal
+    models."""
     parts = [_unpack(store, item) for item in sorted(data)]
     if not parts:
         return TrainingImages(np.empty((0, 3, resolution, resolution), np.uint8), np.empty(0, np.bool_))

@@ -1,4 +1,4 @@
-"""What a round's ledger says of one property, as the methods of valuation take it."""
+"""The values of one property in a round's ledger, in the form that the methods of valuation take."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ Array = NDArray[np.float64]
 
 
 def sampled_purposes(this_round: Round) -> list[Purpose]:
-    """What evaluations that credits are computed from are for."""
+    """The purposes of the evaluations that credits are computed from."""
     own = [method for method in chosen(this_round.config.valuation) if METHODS[method].own]
     return ["design", "v0", "v1", *own, "retrained"]
 

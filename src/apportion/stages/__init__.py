@@ -11,8 +11,8 @@ log = logging.getLogger(__name__)
 
 
 def run(stage: str, round_uri: str, shard: int = 0) -> int | str:
-    """Runs one stage of a planned round and logs how long it took. The stage is imported only then: planning
-    needs no diffusion library."""
+    """Runs one stage of a planned round and logs how long it took. The stage is imported here, because
+    planning needs no diffusion library."""
     start = time.perf_counter()
     sharded = STAGES[stage].sharded
     arguments = (round_uri, shard) if sharded else (round_uri,)

@@ -1,5 +1,5 @@
-"""attribute: the ledger's values to credits, by every method, and the coalitions that those credits call
-for."""
+"""attribute: computes credits from the values in the ledger, by every method, and chooses the further
+coalitions that these credits require."""
 
 import math
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ STANDARD_ERRORS = 2.0
 
 
 def run(round_uri: str) -> int:
-    """Commits the credits of a round; returns how many further evaluations they call for."""
+    """Commits the credits of a round; returns how many further evaluations they require."""
     this_round = Round.open(round_uri)
     this_round.write(layout.CREDITS_FILE, lambda: credits_of(this_round).dump())
     this_round.write(layout.CREDITS_CSV, lambda: credits_table(this_round.credits).encode())
@@ -42,25 +42,25 @@ def run(round_uri: str) -> int:
 def credits_of(this_round: Round) -> Credits:
     """The credits of a round by all its methods, from the ledger."""
     options = this_round.config.valuation
-    given = {name: method_input(this_round, name) for name in sorted(this_round.config.properties)}
-    pilots = {name: pilot(this_round, name, values) for name, values in given.items()}
+    inputs = {name: method_input(this_round, name) for name in sorted(this_round.config.properties)}
+    pilots = {name: pilot(this_round, name, values) for name, values in inputs.items()}
     credits: list[Credit] = []
     published: dict[str, str] = {}
-    for name, values in given.items():
+    for name, values in inputs.items():
         result = pilots[name]
         supported = result is not None and result.use
         methods = [method for method in chosen(options) if METHODS[method].always or supported]
         published[name] = methods[0]
         for method in methods:
             credits += _credits(this_round, name, method, values, METHODS[method].estimate(values))
-    retrained = {name: values.retrained for name, values in given.items() if values.retrained}
-    first = next(iter(given.values()))
+    retrained = {name: values.retrained for name, values in inputs.items() if values.retrained}
+    first = next(iter(inputs.values()))
     return Credits(
         round=this_round.id,
         credits=tuple(credits),
         published=published,
-        v0={name: endpoint(values.v0) for name, values in given.items()},
-        v1={name: endpoint(values.v1) for name, values in given.items()},
+        v0={name: endpoint(values.v0) for name, values in inputs.items()},
+        v1={name: endpoint(values.v1) for name, values in inputs.items()},
         retrained_v0={name: endpoint(rows.v0) for name, rows in retrained.items()},
         retrained_v1={name: endpoint(rows.v1) for name, rows in retrained.items()},
         coalitions=len(first.Z),
@@ -68,21 +68,23 @@ def credits_of(this_round: Round) -> Credits:
         covers=_covers(this_round, first),
         pilots=tuple(result for result in pilots.values() if result is not None),
         interactions=tuple(
-            pair for name, values in given.items() for pair in _interactions(this_round, name, values)
+            pair for name, values in inputs.items() for pair in _interactions(this_round, name, values)
         ),
-        stopping=_stopping(this_round, given),
+        stopping=_stopping(this_round, inputs),
     )
 
 
 def _credits(
-    this_round: Round, name: str, method: str, given: MethodInput, estimate: Estimate
+    this_round: Round, name: str, method: str, inputs: MethodInput, estimate: Estimate
 ) -> Iterator[Credit]:
-    v0, v1 = given.v0, given.v1
-    if estimate.of_retraining and given.retrained:
-        v0, v1 = given.retrained.v0, given.retrained.v1
-    between = checked_endpoints(v0, v1)
-    shareable = abs(between.gain) > STANDARD_ERRORS * math.sqrt(between.variance.sum())
-    order = given.leverage_fit.look.order if estimate.interval == "leverage" and given.leverage_fit else None
+    v0, v1 = inputs.v0, inputs.v1
+    if estimate.of_retraining and inputs.retrained:
+        v0, v1 = inputs.retrained.v0, inputs.retrained.v1
+    endpoints = checked_endpoints(v0, v1)
+    shareable = abs(endpoints.gain) > STANDARD_ERRORS * math.sqrt(endpoints.variance.sum())
+    order = (
+        inputs.leverage_fit.look.order if estimate.interval == "leverage" and inputs.leverage_fit else None
+    )
     for i, contributor in enumerate(this_round.manifest.names):
         phi = float(estimate.phi[i])
         yield Credit(
@@ -97,14 +99,14 @@ def _credits(
             interval=estimate.interval,
             best=int(order.lowest[i]) if order else None,
             worst=int(order.highest[i]) if order else None,
-            share=phi / between.gain if estimate.efficient and shareable else None,
+            share=phi / endpoints.gain if estimate.efficient and shareable else None,
         )
 
 
-def pilot(this_round: Round, name: str, given: MethodInput) -> PilotResult | None:
-    """Whether the game of the credits says enough of retraining to be used for credits of retraining, judged
-    by the coalitions that were evaluated in both; None where none were."""
-    rows = given.retrained
+def pilot(this_round: Round, name: str, inputs: MethodInput) -> PilotResult | None:
+    """Whether the game of the credits agrees enough with retraining to be used for credits of retraining, by
+    the coalitions that were evaluated in both; None where none were."""
+    rows = inputs.retrained
     if rows is None:
         return None
     cheap_cost, retrained_cost = (
@@ -112,7 +114,7 @@ def pilot(this_round: Round, name: str, given: MethodInput) -> PilotResult | Non
         for purpose in ("design", "retrained")
     )
     try:
-        result = multifidelity.pilot(rows.Z, rows.y_cheap, rows.y, cheap_cost, retrained_cost, given.level)
+        result = multifidelity.pilot(rows.Z, rows.y_cheap, rows.y, cheap_cost, retrained_cost, inputs.level)
     except ValuationError as error:
         return PilotResult(property=name, rho=None, low=None, high=None, use=False, reason=str(error))
     return PilotResult(
@@ -120,38 +122,38 @@ def pilot(this_round: Round, name: str, given: MethodInput) -> PilotResult | Non
     )
 
 
-def _covers(this_round: Round, given: MethodInput) -> dict[str, str]:
-    """In words, what the intervals of each method that has honest ones cover."""
-    m, n = given.Z.shape
+def _covers(this_round: Round, inputs: MethodInput) -> dict[str, str]:
+    """In words, what the intervals of each method that has intervals cover."""
+    m, n = inputs.Z.shape
     covers, removal = {}, this_round.config.removal.method
     if this_round.config.valuation.design == "leverage":
         covers["leverage"] = intervals.covers(m, n, removal, every=m == 2**n - 2)
-    if given.retrained:
+    if inputs.retrained:
         one_look = (
-            "; at this look alone, whatever the others showed" if this_round.config.valuation.stop else ""
+            "; for this look alone, not for all looks together" if this_round.config.valuation.stop else ""
         )
-        covers["multifidelity"] = multifidelity.covers(len(given.retrained.Z), m, n, removal) + one_look
+        covers["multifidelity"] = multifidelity.covers(len(inputs.retrained.Z), m, n, removal) + one_look
     return covers
 
 
-def _interactions(this_round: Round, name: str, given: MethodInput) -> Iterator[Interaction]:
-    if not given.options.interactions:
+def _interactions(this_round: Round, name: str, inputs: MethodInput) -> Iterator[Interaction]:
+    if not inputs.options.interactions:
         return
-    values = shapley.interactions(given.Z, given.y, given.v0, given.v1)
+    values = shapley.interactions(inputs.Z, inputs.y, inputs.v0, inputs.v1)
     names = this_round.manifest.names
     for i, j in combinations(range(len(names)), 2):
         yield Interaction(property=name, one=names[i], other=names[j], value=float(values[i, j]))
 
 
-def _stopping(this_round: Round, given: dict[str, MethodInput]) -> StoppingStatus | None:
+def _stopping(this_round: Round, inputs: dict[str, MethodInput]) -> StoppingStatus | None:
     """Whether a round that is topped up has enough coalitions for all properties that its rule is for."""
     stop = this_round.config.valuation.stop
     if stop is None:
         return None
     decisions = {
         name: sequential.decide(values.leverage_fit.look, stop.rule, stop.target)
-        for name, values in given.items()
-        if values.leverage_fit and name in (stop.properties or given)
+        for name, values in inputs.items()
+        if values.leverage_fit and name in (stop.properties or inputs)
     }
     reason = "; ".join(f"{name}: {decision.reason}" for name, decision in decisions.items())
     done = bool(decisions) and all(decision.stop for decision in decisions.values())

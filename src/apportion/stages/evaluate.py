@@ -1,5 +1,5 @@
-"""evaluate: are the credits true? It reads the ledger only; every retrained model it needs was requested by
-`plan` or `attribute`."""
+"""evaluate: do the credits agree with retraining? It reads credits and ledger only; every evaluation that it
+needs was requested by `plan` or `attribute`."""
 
 import math
 from collections.abc import Iterator
@@ -21,8 +21,7 @@ Evaluations = list[tuple[Wanted, Evaluation]]
 
 
 def run(round_uri: str) -> int:
-    """Commits the evidence of a round; returns the number of properties whose credits hold at every size
-    measured."""
+    """Commits the evidence of a round; returns the number of properties with the verdict "faithful"."""
     this_round = Round.open(round_uri)
     this_round.write(layout.EVIDENCE_FILE, lambda: evidence_of(this_round).dump())
     return sum(verdict(judgement) == "faithful" for judgement in this_round.evidence.judgements)
@@ -91,7 +90,7 @@ def _scores(this_round: Round, name: str, alpha: float, truth: Evaluations) -> I
         try:
             value, (low, high) = lds(Z, y, phi), lds_interval(Z, y, phi, level)
         except ValuationError:
-            value = None  # no order to compare: the score says so by having no value
+            value = None  # there is no order to compare, so the score has no value
         yield Score(
             method=method, alpha=alpha, lds=value, low=low, high=high, held_out=len(y), in_design=in_design
         )

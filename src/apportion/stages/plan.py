@@ -78,9 +78,8 @@ def run(config: Config, job: str | None = None) -> Planned:
         tracker.finish_round(plan.round)
         reason = unchanged(uri, made_by, Round.open(uri).credits.stopping)
         return Planned(uri, work=False, pending=0, reason=reason)
-    heads.previous(
-        store, config.project, last, plan.round
-    )  # `publish` needs it: fail now rather than at the end
+    # `publish` needs the previous credits: where they cannot be read, this fails now rather than at the end.
+    heads.previous(store, config.project, last, plan.round)
     keep_inputs(store, contributions, networks)
     return _commit(store, config, plan, games, tracker, job)
 
@@ -114,8 +113,8 @@ def next_look(
 ) -> tuple[Plan, dict[Role, Game], list[str]]:
     """The plan of the round, its games, and the ids of the committed rounds of earlier looks.
 
-    Where rounds are topped up it is the first look that is not committed, or the one whose rule to stop
-    holds, or the last.
+    Where rounds are topped up, the round is that of the first look that is not committed, or of a committed
+    look at which the stopping rule holds, or of the last look.
     """
     looks = len(config.valuation.stop.looks) if config.valuation.stop else 1
     earlier: list[str] = []
@@ -133,7 +132,7 @@ def draw_up(
     config: Config, manifest: Manifest, networks: Mapping[str, str], look: int = 0
 ) -> tuple[Plan, dict[Role, Game]]:
     """The plan of a round and its games: a pure function of configuration, manifest and networks (hashes by
-    property), so the same question has the same round."""
+    property), so the same input always gives the same round."""
     precision = resolve(config.compute)
     base = base_of(config, manifest, precision)
     games = games_of(config, base, networks, precision)
@@ -158,10 +157,10 @@ def draw_up(
 
 
 def unchanged(uri: str, made_by: str, stopping: StoppingStatus | None) -> str:
-    """Why there is nothing to do. Other code alone makes no new round: what is committed stays, and can be
-    verified."""
+    """Why there is nothing to do. A change of code alone makes no new round: the committed round stays, and
+    can be verified."""
     if stopping is not None:
-        enough = "its rule to stop holds" if stopping.stop else "it is the last"
+        enough = "its stopping rule holds" if stopping.stop else "it is the last"
         look = f"look {stopping.look} of {len(stopping.looks)}"
         return f"manifest and configuration are those of {look}, and {enough} ({stopping.reason})"
     if made_by == code():
@@ -173,7 +172,7 @@ def unchanged(uri: str, made_by: str, stopping: StoppingStatus | None) -> str:
 
 
 def keep_config(store: Store, plan: Plan, config: Config) -> None:
-    """Stores the configuration of a round. The last one given holds: tracking, compute and the place of the
+    """Stores the configuration of a round in place of an earlier one: tracking, compute and the place of the
     network are not part of a round's id, so they may change before a re-run."""
     key, text = round_key(plan.round, layout.CONFIG_FILE), _json(config.model_dump(mode="json"))
     if not store.put_if_absent(key, text) and (known := store.read_pointer(key)) and known.data != text:
@@ -195,8 +194,8 @@ def read_networks(config: Config) -> dict[str, bytes]:
 
 
 def keep_inputs(store: Store, contributions: list[Contribution], networks: Mapping[str, bytes]) -> None:
-    """Copies images and networks into the store, where the other stages read them: files may change, or be
-    out of their reach.
+    """Copies images and networks into the store, where the other stages read them: files may change, or the
+    other stages may not be able to read them.
 
     Raises Damaged where the stored manifest or network is damaged.
     """

@@ -33,7 +33,7 @@ def run(round_uri: str) -> str:
 
 def _pruned(this_round: Round, game: Game, start: Start) -> bytes:
     recipe, pruning, options = game.recipe, start.pruning, this_round.config.compute
-    assert pruning is not None  # the caller asks for models that are pruned
+    assert pruning is not None  # the caller has checked this
     compute = prepare(options.device, recipe.precision, options.base_threads)
     images = training_images(this_round.store, this_round.plan.base.data, recipe.resolution)
     family = family_of(recipe.model)

@@ -1,4 +1,4 @@
-"""score: images to one ledger record per coalition, with the value of every property."""
+"""score: measures every property of each coalition's images, and writes one ledger record per coalition."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -34,7 +34,7 @@ def make(this_round: Round, todo: list[Wanted], shard: int = 0) -> int:
     if not todo:
         return 0
     options, store = this_round.config.compute, this_round.store
-    # The device that this stage has: it may run on nodes without the accelerator of the other stages.
+    # Not `cuda`: this stage may run on nodes without the accelerator of the other stages.
     device = "cpu" if options.device == "cpu" else "auto"
     scorer = Scorer(store, prepare(device, "fp32", options.threads))
     made = 0
@@ -92,7 +92,7 @@ class Scorer:
 
 def _groups(game: Game) -> Iterator[tuple[list[str], str | None, str | None]]:
     """Names of properties that are measured together, with their network and their reference: those without a
-    reference together with others of their network, so that images are embedded as seldom as possible."""
+    reference together with others of their network, so that images are embedded as few times as possible."""
     for network in dict.fromkeys(item.network for item in game.properties):
         items = [item for item in game.properties if item.network == network]
         references = list(dict.fromkeys(item.reference for item in items if item.reference is not None))

@@ -86,7 +86,7 @@ def record_key(game: str, key: str) -> str:
 
 
 def round_key(round_id: str, name: str) -> str:
-    """One of a round's own files, as PLAN_FILE or CREDITS_FILE."""
+    """One of a round's own files, such as PLAN_FILE or CREDITS_FILE."""
     return f"rounds/{round_id}/{name}"
 
 

@@ -1,7 +1,7 @@
 """Lifecycle rules of a bucket: weights and samples may expire, because they are made again where they are
 needed.
 
-Scores, ledger and rounds never expire by the rules that are set here.
+Nothing else expires by the rules that are set here.
 """
 
 import hashlib
@@ -125,7 +125,7 @@ def _own_rules(store: S3Store, days: int) -> list[Rule]:
 
 
 def _includes(rule: Rule, expected: Rule) -> bool:
-    """Whether a rule has all that is expected; a server may add fields of its own."""
+    """Whether a rule has all expected fields; a server may add others."""
     return all(rule.get(name) == value for name, value in expected.items())
 
 

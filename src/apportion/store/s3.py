@@ -210,7 +210,7 @@ class S3Store(Store):
         from botocore.parsers import ResponseParserError
 
         # OSError to RuntimeError: boto3 raises these for an endpoint that is not a URL, and for problems with
-        # a pod's identity, as a missing token file.
+        # a pod's identity, such as a missing token file.
         errors = (
             BotoCoreError,
             ClientError,

@@ -14,7 +14,7 @@ __all__ = ["MlflowTracker", "NullTracker", "Tracker", "key", "open_tracker"]
 
 
 def open_tracker(tracking: TrackingOptions) -> Tracker:
-    """The tracker of a configuration. It connects at its first call, as `Tracker.check`, and not here."""
+    """The tracker of a configuration. It connects when one of its methods is first called, and not here."""
     if tracking.uri is None:
         return NullTracker()
     return MlflowTracker(tracking.uri, tracking.artifacts, tracking.experiment)

@@ -26,7 +26,7 @@ def prepare(uri: str) -> None:
     name = make_url(uri).database
     if not name or name == ":memory:":
         raise TrackingError(
-            f"found a database in memory ({uri}), which ends with its process, expected a file, as "
+            f"found a database in memory ({uri}), which ends with its process, expected a file, such as "
             "sqlite:///… (tracking.uri)"
         )
     if name.startswith("file:"):  # SQLite's own form of address, with options that are left as they are
@@ -47,7 +47,7 @@ def prepare(uri: str) -> None:
 def _create(path: Path) -> None:
     """Creates an empty MLflow database in a temporary folder, and then moves it into place.
 
-    MLflow's about 70 migrations would wait 4 s for the disk, and MLflow cannot continue after some of them.
+    MLflow's about 70 migrations would wait 4 s for the disk, and some cannot be resumed when interrupted.
     """
     import mlflow.db
     from sqlalchemy import event

@@ -61,7 +61,7 @@ def key(name: str) -> str:
     names stay different.
     """
     parts = re.sub(r"[^\w\-. /]", "_", name).split("/")
-    # MLflow refuses names that a path would resolve, as a//b and a/../b.
+    # MLflow refuses names that change when they are resolved as a path, such as a//b and a/../b.
     allowed = "/".join(part if part.strip(".") else "_" for part in parts)
     if allowed == name and len(name) <= 250:
         return name
@@ -208,8 +208,8 @@ class MlflowTracker(Tracker):
     def _client(self) -> Any:
         if not self._uri:
             raise TrackingError(
-                "found an empty tracking.uri, expected an address as sqlite:///… or https://…, or null to "
-                "track nothing"
+                "found an empty tracking.uri, expected an address such as sqlite:///… or https://…, or null "
+                "to track nothing"
             )
         if self._uri.startswith("http") and (wrong := unsendable(MLFLOW_CREDENTIALS)):
             raise TrackingError(wrong)

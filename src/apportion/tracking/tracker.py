@@ -19,8 +19,8 @@ class Tracker:
     def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str | None:
         """The id of the round's run, which is RUNNING from now on.
 
-        That is the run of the pipeline (MLFLOW_RUN_ID); else the run that the round has already; else a new
-        one. Without a job, the run keeps the job that it has.
+        It is the run of the pipeline (MLFLOW_RUN_ID), else the run that the round has already, else a new
+        one. Where `job` is None, the run keeps the job that it has.
         """
 
     def params(self, run: str | None, values: Mapping[str, Any]) -> None:
@@ -33,7 +33,7 @@ class Tracker:
         """
 
     def stepped(self, run: str | None, name: str, values: Sequence[float]) -> None:
-        """Logs values that never change, as those of a ledger, as one metric with steps 0, 1, …"""
+        """Logs values that never change, such as those of a ledger, as one metric with steps 0, 1, …"""
 
     def table(self, run: str | None, artifact_path: str, columns: Mapping[str, Sequence[Any]]) -> None:
         """Stores columns of equal length as a JSON artifact that MLflow shows as a table.
@@ -58,14 +58,14 @@ class Tracker:
         """Ends a run as FINISHED, FAILED or KILLED."""
 
     def finish_round(self, round_id: str) -> list[str]:  # noqa: ARG002
-        """Ends, as FINISHED, the runs of a published round that are not; the ids of those runs.
+        """Ends, as FINISHED, the runs of a published round that are not finished; returns their ids.
 
-        There are some where the process was killed just after the publication.
+        There are such runs where a process was killed just after the publication.
         """
         return []
 
     def close_job(self, job: str, status: str) -> list[str]:  # noqa: ARG002
-        """Ends the runs that a pipeline job left RUNNING, and no others; the ids of those runs.
+        """Ends the runs that a pipeline job left RUNNING, and no others; returns their ids.
 
         Raises TrackingError within seconds where that fails.
         """

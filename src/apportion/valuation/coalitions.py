@@ -21,7 +21,7 @@ Vector = NDArray[np.float64]
 
 MAX_PLAYERS = 2**16
 MAX_CELLS = 2**32  # four gigabytes of booleans
-MAX_ENUMERATED = 4096  # a size with at most so many coalitions is listed and shuffled; a larger one is drawn
+MAX_ENUMERATED = 4096  # a size with at most so many coalitions is listed and shuffled; others are drawn
 
 
 def draw(design: str, n: int, m: int, seed: int, **options: Any) -> Coalitions:
@@ -160,10 +160,7 @@ def _checked_rows(n: int, m: int) -> int:
 
 
 def coalition_counts(n: int) -> Vector:
-    """Number of coalitions of each size 0..n, (n + 1,), capped at 2**53:
-
-    larger counts only matter as "many".
-    """
+    """Number of coalitions of each size 0..n, (n + 1,), at most 2**53: no design evaluates so many."""
     return np.asarray(np.minimum(np.rint(comb(n, np.arange(n + 1))), 2.0**53), dtype=np.float64)
 
 
@@ -209,7 +206,7 @@ def _leverage_rows(n: int, m: int, seed: int) -> Coalitions:
             first[at] = _middle_size(n, at.size, seed)
         else:
             first[at] = random_subsets(n, int(k), at.size, [seed, int(k)])
-    # A coin says which of the two coalitions comes first.
+    # Which of the two coalitions comes first is random.
     swapped = np.random.default_rng([seed, n]).random(m // 2)[:, None] < 0.5
     first ^= swapped
     return np.stack([first, ~first], axis=1).reshape(m, n)

@@ -1,7 +1,5 @@
-"""Checks of what the estimators are given:
-
-coalitions, their values, and the values of the empty and grand coalition.
-"""
+"""Checks of the estimators' input: coalitions, their values, and the values of the empty and the grand
+coalition."""
 
 from numbers import Real
 from typing import Any, NamedTuple
@@ -20,7 +18,7 @@ MAX_MAGNITUDE = 1e100
 
 
 class Endpoints(NamedTuple):
-    """The values of the empty and the grand coalition with their errors. Credits share out the difference.
+    """The values of the empty and the grand coalition with their errors. Credits sum to their difference.
 
     A value that was given as a number is taken as known: no variance, and infinite degrees of freedom.
     """

@@ -5,9 +5,10 @@ observation. Its residual is divided by the square root of what the fit leaves o
 accounts for how few pairs determine a credit: Bell & McCaffrey 2002, Bias reduction in standard errors for
 linear regression with multi-stage samples; Imbens & Kolesár 2016, Robust standard errors in small samples.
 
-HC3 divides by the whole of what is left, which is too much; the degrees of freedom of the whole fit, which a
-single credit does not have, undo half of that. From few pairs its intervals are wider by up to two fifths and
-cover .98 to .99 at a level of .95 (`benchmarks/intervals.py`). See docs/methods.md, section "Intervals and
+HC3 divides by what is left itself, which makes errors too large. It is usually combined with the degrees of
+freedom of the whole fit, of which a single credit has fewer; this makes up for half of the excess. From few
+pairs its intervals are wider by up to two fifths and cover .98 to .99 at a level of .95
+(`benchmarks/intervals.py`). See docs/methods.md, section "Intervals and
 ranks".
 """
 
@@ -47,11 +48,11 @@ def hc3(
     The intervals hold for each player separately; `ranks.order` has a simultaneous band. A coalition whose
     complement is missing counts as a pair by itself. A coalition in several rows counts once, with the mean
     of their values. Where nearly all coalitions were evaluated the intervals are wider than necessary,
-    because no credit is given for how few are missing.
+    because the method does not use how few are missing.
 
-    An interval is (-inf, inf) for a player that only a single pair distinguishes from another player. It is
-    so for all players where every residual of the fit is rounding: such residuals say nothing about the
-    error, unless all proper coalitions are there.
+    An interval is (-inf, inf) for a player that only a single pair distinguishes from another player. All
+    intervals are (-inf, inf) where every residual of the fit is rounding: such residuals say nothing about
+    the error, unless all proper coalitions were evaluated.
     Raises ValuationError for bad input and for fewer pairs than players.
     """
     level = fraction("level", level)
@@ -151,12 +152,12 @@ def _covers_noise(m: int, n: int, method: str) -> str:
 
 
 def _errors_by_pair(rows: Coalitions, fit: Fit, rounding: float) -> tuple[Vector, NDArray[np.intp], Vector]:
-    """The error that each pair leaves in each credit (n, pairs).
+    """The error of each credit that each pair causes (n, pairs).
 
-    Also the pair of each row (m,) and the degrees of freedom of each credit (n,). The rows of a pair are u
-    and -u after the constraint, with one weight. Their block of the hat matrix is therefore h ss' with s the
-    signs. Its only nonzero eigenvalue is h times the number of rows, so inverting 1 - H is a division. A
-    residual of at most `rounding` counts as zero.
+    Also returns the pair of each row (m,) and the degrees of freedom of each credit (n,). The rows of a pair
+    are u and -u after the constraint, with one weight. Their block of the hat matrix is therefore h ss' with
+    s the signs. Its only nonzero eigenvalue is h times the number of rows, so inverting 1 - H is a division.
+    A residual of at most `rounding` counts as zero.
     """
     n = rows.shape[1]
     sign = np.where(rows[:, 0], 1.0, -1.0)

@@ -47,7 +47,7 @@ from apportion.valuation.multifidelity import (
 
 EVALUATE = -1  # source of a row that has no value yet
 GRAND_BEFORE = -2  # source of a row whose value is v1 of the round before
-MAX_JOINED = 4  # the coalitions without any old player on one side alone are 2**(joined + 1) - 3 evaluations
+MAX_JOINED = 4  # the pairs with no old player in one of the coalitions take 2**(joined + 1) - 3 evaluations
 JOIN_STREAM = 2**20  # separates the random stream from those of `coalitions.draw` with the same seed
 FEWEST_BRIDGES = 8
 POWER = 0.8
@@ -317,7 +317,7 @@ def _odd_parts_before(design: JoinDesign, before: ValuedDesign, odd: Vector, end
     if not extends or not np.array_equal(design.Z[0::2, :n], old[parent]):
         raise ValuationError(
             f"found a design of {design.Z.shape[1]} players that does not extend the one before it, expected "
-            "that"
+            "one made by `extend`"
         )
     return np.append(odd, -endpoints.gain / 2)[parent]
 
@@ -341,10 +341,10 @@ def bridge(Z: ArrayLike, before: ArrayLike, again: ArrayLike, alpha: float = 0.0
 
     Z (b, n) the coalitions, `before` and `again` (b,) their values, from equally many seeds and images. The
     changes are regressed on a constant, on size and on the mean of both values. F tests all three together,
-    against its distribution when the signs of the changes are drawn anew. Without drift a change is as likely
-    as its opposite, whatever the noise of that coalition, while the mean of both values does not depend on
-    the sign; old values alone, or credits fitted to them, would. Noise that has grown or shrunk where values
-    are large is drift, too.
+    against its distribution when the signs of the changes are drawn at random. Without drift a change is as
+    likely as its opposite, whatever the noise of that coalition, while the mean of both values does not
+    depend on the sign; old values alone, or credits fitted to them, would depend on it. Noise that has grown
+    or shrunk where values are large is drift, too.
 
     The residual is the noise that the test compares with. Drift unlike all three regressors therefore counts
     as noise and is not found: the test can reject a game, but cannot confirm it. The smallest shift of all
@@ -380,10 +380,7 @@ def bridge(Z: ArrayLike, before: ArrayLike, again: ArrayLike, alpha: float = 0.0
 
 @cache
 def _signs(b: int) -> Vector:
-    """Sign vectors of b changes, (k, b), the observed one first:
-
-    all of them where they are few, else a sample.
-    """
+    """Sign vectors of b changes, (k, b), the observed one first: all where they are few, else a sample."""
     if 2**b <= MAX_SIGN_ROWS:
         return np.asarray(1.0 - 2.0 * (np.arange(2**b)[:, None] >> np.arange(b) & 1), dtype=np.float64)
     drawn = np.random.default_rng(b).choice([-1.0, 1.0], size=(MAX_SIGN_ROWS, b))

@@ -38,7 +38,8 @@ class RetrainedRows:
 @dataclass(frozen=True)
 class MethodInput:
     """What methods see of one property: coalitions Z (m, n) of the design, their values y (m,), and the
-    values of the empty and the grand coalition by seed, v0 and v1 (seeds,); a stated v0 is a number, ().
+    values of the empty and the grand coalition by seed, v0 and v1 (seeds,); a stated v0 is one number, of
+    shape ().
 
     sign: -1 where less of the property is better, so that "ahead" means a larger contribution. rows:
     coalitions and values that only single methods need, by method. looks: how many coalitions there were at
@@ -92,8 +93,7 @@ class LeverageFit:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Credits (n,). Where an honest interval exists: standard errors, bounds, and the method that they are
-    from.
+    """Credits (n,). Where there is an interval: standard errors, bounds, and the method that they are from.
 
     efficient: whether the credits add up to v1 - v0. of_retraining: whether they are of the game of
     retraining and not of the removal method's.
@@ -119,13 +119,13 @@ class OwnCoalitions(NamedTuple):
 class Method(NamedTuple):
     """One method.
 
-    title, note: for readers of the report. design: the design of coalitions that it is right for, and with
+    title, note: for readers of the report. design: the design of coalitions that it is valid for, and with
     which it is computed by default; None for any design. section: the section of `valuation` that it needs,
-    and which makes it be computed by default. own: coalitions of its own, from the options and the number of
-    contributors; own_title: what these are, for readers. check: raises ValuationError where coalitions (m, n)
-    of the design are too few for it; fix: the option to change then. always: whether every property has
-    credits by it. needs: what it is computed from:
-    values of coalitions, or the scores that the stage of an influence method has committed under its name.
+    and with which it is computed by default. own: coalitions that it alone needs, from the options and the
+    number of contributors; own_title: what these are, for readers. check: raises ValuationError where
+    coalitions (m, n) of the design are too few for it; fix: the option to change then. always: whether every
+    property has credits by it. needs: what it is computed from: values of coalitions, or the scores that the
+    stage of an influence method has committed under its name.
     """
 
     title: str
@@ -141,59 +141,59 @@ class Method(NamedTuple):
     needs: Literal["values", "scores"] = "values"
 
 
-def _with_interval(phi: Array, given: MethodInput) -> Estimate:
-    fit = given.leverage_fit
+def _with_interval(phi: Array, inputs: MethodInput) -> Estimate:
+    fit = inputs.leverage_fit
     return Estimate(phi) if fit is None else Estimate(phi, fit.se, fit.low, fit.high, "leverage")
 
 
-def _tree_residual(given: MethodInput) -> Estimate:
-    return _with_interval(shapley.tree_residual(given.Z, given.y, given.v0, given.v1), given)
+def _tree_residual(inputs: MethodInput) -> Estimate:
+    return _with_interval(shapley.tree_residual(inputs.Z, inputs.y, inputs.v0, inputs.v1), inputs)
 
 
-def _leverage(given: MethodInput) -> Estimate:
-    return _with_interval(shapley.leverage(given.Z, given.y, given.v0, given.v1), given)
+def _leverage(inputs: MethodInput) -> Estimate:
+    return _with_interval(shapley.leverage(inputs.Z, inputs.y, inputs.v0, inputs.v1), inputs)
 
 
-def _kernelshap(given: MethodInput) -> Estimate:
-    return Estimate(shapley.kernelshap(given.Z, given.y, given.v0, given.v1))
+def _kernelshap(inputs: MethodInput) -> Estimate:
+    return Estimate(shapley.kernelshap(inputs.Z, inputs.y, inputs.v0, inputs.v1))
 
 
-def _multifidelity(given: MethodInput) -> Estimate:
-    rows = given.retrained
+def _multifidelity(inputs: MethodInput) -> Estimate:
+    rows = inputs.retrained
     assert rows is not None  # the checks refuse the method without its section
     result = multifidelity.combine(
-        given.Z, given.y, rows.Z, rows.y, rows.y_cheap, rows.v0, rows.v1, given.level
+        inputs.Z, inputs.y, rows.Z, rows.y, rows.y_cheap, rows.v0, rows.v1, inputs.level
     )
     return Estimate(result.phi, result.se, result.low, result.high, "multifidelity", of_retraining=True)
 
 
-def _banzhaf(given: MethodInput) -> Estimate:
-    return Estimate(semivalues.banzhaf(given.Z, given.y, given.v0, given.v1), efficient=False)
+def _banzhaf(inputs: MethodInput) -> Estimate:
+    return Estimate(semivalues.banzhaf(inputs.Z, inputs.y, inputs.v0, inputs.v1), efficient=False)
 
 
-def _beta_shapley(given: MethodInput) -> Estimate:
-    alpha, beta = given.options.beta
+def _beta_shapley(inputs: MethodInput) -> Estimate:
+    alpha, beta = inputs.options.beta
     return Estimate(
-        semivalues.beta_shapley(given.Z, given.y, given.v0, given.v1, alpha, beta), efficient=False
+        semivalues.beta_shapley(inputs.Z, inputs.y, inputs.v0, inputs.v1, alpha, beta), efficient=False
     )
 
 
-def _loo(given: MethodInput) -> Estimate:
+def _loo(inputs: MethodInput) -> Estimate:
     """Compared with the grand coalition of the same seed, so that the noise which one seed adds to all of
     them cancels."""
-    Z, y = given.rows["loo"]
-    return Estimate(semivalues.loo(Z, y, given.v1[0]), efficient=False)
+    Z, y = inputs.rows["loo"]
+    return Estimate(semivalues.loo(Z, y, inputs.v1[0]), efficient=False)
 
 
-def _aoi(given: MethodInput) -> Estimate:
+def _aoi(inputs: MethodInput) -> Estimate:
     """As `_loo`, with the empty coalition; a stated value of it has no seed."""
-    Z, y = given.rows["aoi"]
-    v0 = given.v0 if given.v0.ndim == 0 else given.v0[0]
+    Z, y = inputs.rows["aoi"]
+    v0 = inputs.v0 if inputs.v0.ndim == 0 else inputs.v0[0]
     return Estimate(semivalues.aoi(Z, y, v0), efficient=False)
 
 
-def _datamodel(given: MethodInput) -> Estimate:
-    return Estimate(semivalues.datamodel(*given.rows["datamodel"]), efficient=False)
+def _datamodel(inputs: MethodInput) -> Estimate:
+    return Estimate(semivalues.datamodel(*inputs.rows["datamodel"]), efficient=False)
 
 
 def stand_ins(k: int, m: int) -> Array:
@@ -264,7 +264,7 @@ METHODS: dict[str, Method] = {
     ),
     "banzhaf": Method(
         title="Banzhaf",
-        note=f"Banzhaf values give most weight to coalitions of middling size. {NOT_EFFICIENT}",
+        note=f"Banzhaf values give most weight to coalitions of middle size. {NOT_EFFICIENT}",
         estimate=_banzhaf,
         design="leverage",
         check=_check_banzhaf,
@@ -307,12 +307,12 @@ METHODS: dict[str, Method] = {
         design="shapley_kernel",
     ),
 }
-"""The first method that a round computes is the one whose credits are published."""
+"""Of each property a round publishes the credits by the first method of `chosen` that gives some."""
 
 
 def chosen(options: ValuationOptions) -> list[str]:
-    """The methods that a round computes, the published one first: those that are named or, where none are,
-    those of the design and of the sections that are there."""
+    """The methods that a round computes, the preferred one for publication first: those that are named or,
+    where none are, those of the design and of the sections that are given."""
     if options.methods is not None:
         return list(options.methods)
     of_design = [name for name, row in METHODS.items() if row.design == options.design]
@@ -323,8 +323,9 @@ def chosen(options: ValuationOptions) -> list[str]:
 
 
 def check_chosen(options: ValuationOptions) -> None:
-    """Raises ConfigError where methods are unknown, named twice, not right for the design, without the
-    section that they need, or a section without its method."""
+    """Raises ConfigError where methods are unknown, named twice, not valid for the design or without the
+    section that they need, where a section is without its method, and where no method gives every property
+    credits."""
     names = chosen(options)
     for name in names:
         if name not in METHODS:

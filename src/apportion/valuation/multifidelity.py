@@ -74,9 +74,9 @@ def combine(
     not needed.
 
     All pairs share one rho and one ridge. The ridge shrinks credits from few pairs towards what the cheap
-    game says of them. They are then closer to the truth on the whole, but biased: by a third of a standard
-    deviation at 12 to 20 pairs of 20 players, a seventh at 50. An interval is about an estimate without a
-    ridge on its own player, which is not shrunk. It contains `phi`, not always in the middle.
+    game says of them. On average they are then closer to the true values, but biased: by a third of a
+    standard deviation at 12 to 20 pairs of 20 players, a seventh at 50. An interval is about an estimate
+    without a ridge on its own player, which is not shrunk. It contains `phi`, not always in the middle.
 
     At a level of .95 the intervals cover each player in .93 or more of random games of 8 to 20 players, also
     one or two players whose contribution of up to 30 SD shows only in the retrained game
@@ -240,8 +240,8 @@ class AssistedFit(NamedTuple):
     def as_known(self) -> "AssistedFit":
         """This fit for use as a control: with HC2 where there are at least two pairs for each player.
 
-        With so many pairs a further inflation only makes up for degrees of freedom, of which the fit that
-        uses the control has fewer anyway.
+        With so many pairs a larger power would only account for the degrees of freedom of this fit. The fit
+        that uses the control has fewer, and accounts for them itself.
         """
         n, J = self.T.shape
         if 2 * n > J:
@@ -251,7 +251,7 @@ class AssistedFit(NamedTuple):
     def criterion(self) -> tuple[int, float]:
         """What is minimised: the number of players with unknown error, then the sum of the others' variances.
 
-        The error is unknown of a player that only a single pair distinguishes from another. Variances are
+        The error is unknown for a player that only a single pair distinguishes from another. Variances are
         those of Student's t.
         """
         known = np.isfinite(self.shift).all(axis=1)
@@ -318,8 +318,8 @@ def assisted(
         free[np.argmax(np.where(free, -1.0, np.abs(best.effects)))] = True
     if chosen is None:
         raise ValuationError(
-            f"found {J} pairs of coalitions of which single ones determine a credit alone, expected more of "
-            "them (m)"
+            f"found {J} pairs of coalitions, of which a single one determines a credit, expected more pairs "
+            "(m)"
         )
     return chosen._replace(rho=chosen.rho[: len(penalty)])
 
@@ -422,7 +422,7 @@ def controlled(
     return fit._replace(shift=total, cluster=cluster)
 
 
-# --- before it: is the cheap game useful, and how is a budget best divided between both games
+# --- before a round: is the cheap game useful, and how is a budget best divided between both games
 
 
 class Pilot(NamedTuple):
@@ -556,7 +556,7 @@ def relative_width(rho: float, c: float) -> float:
 
 
 def even_floor(number: float) -> int:
-    """The largest even number that is not above it."""
+    """The largest even number that is not above `number`."""
     return 2 * int(number / 2 + 1e-9)
 
 

@@ -61,10 +61,8 @@ def signed_pairs(rows: Coalitions) -> SignedPairs:
 
 
 class RatioFit(NamedTuple):
-    """The fits with one ratio of variances, averaged over noise by probability:
-
-    linear in the odd parts (p,).
-    """
+    """The fits with one ratio of variances, averaged over noise by probability. They are linear in the odd
+    parts (p,)."""
 
     kernel: Vector  # (p, p) covariance of odd parts without noise
     axes: Vector  # (p, p - q) its principal axes after functions of size are taken out
@@ -134,21 +132,21 @@ def _ratio_fits(sign: Vector, t: Vector, excess: float | None) -> list[RatioFit]
     Where `excess` is given, each ratio has a second model in which the last pair is unrelated to the others;
     its square is `excess` times their mean square.
     """
-    learnt = np.linspace(0, len(t) - 1, min(len(t), MAX_VARIANCE_PAIRS)).astype(np.intp)
+    sampled = np.linspace(0, len(t) - 1, min(len(t), MAX_VARIANCE_PAIRS)).astype(np.intp)
     models = [(sign, ratio) for ratio in RATIOS]
-    spectra = _spectra(sign[learnt], RATIOS)
-    deviance = _deviance(spectra, t[learnt])
+    spectra = _spectra(sign[sampled], RATIOS)
+    deviance = _deviance(spectra, t[sampled])
     if excess is not None:
         unrelated = np.vstack([sign[:-1], np.zeros(sign.shape[1])])
         models += [(unrelated, ratio) for ratio in RATIOS]
-        spectra += _spectra(unrelated[learnt], RATIOS)
+        spectra += _spectra(unrelated[sampled], RATIOS)
         scaled = np.append(t[:-1], t[-1] / np.sqrt(1 + excess))
-        second = _deviance(spectra[len(RATIOS) :], scaled[learnt])
+        second = _deviance(spectra[len(RATIOS) :], scaled[sampled])
         deviance = np.vstack([deviance, second + np.log1p(excess) + COMPLEXITY_PENALTY])
     probability = np.exp((deviance.min() - deviance) / 2)
     probable = np.flatnonzero(probability.sum(axis=1) > LEAST_PROBABILITY * probability.sum()).tolist()
     probability /= probability[probable].sum()
-    if len(learnt) < len(t):
+    if len(sampled) < len(t):
         for k in probable:
             model_sign, ratio = models[k]
             spectra[k] = _spectra(model_sign, [ratio])[0]
@@ -190,14 +188,10 @@ def _credit_covariance(sign: Vector, ratio: float) -> Vector:
 
 
 def _odd_size_functions(sign: Vector) -> Vector:
-    """Odd functions of coalition size (p, q), orthonormal:
-
-    linear, cubic and, where pairs are many, quintic.
-    """
+    """Odd functions of coalition size (p, q), orthonormal: linear, cubic and, if pairs are many, quintic."""
     p, n = sign.shape
-    q = min(
-        (n - 1) // 2, p // 10, 2 if p < 100 else 3, max(p - 1 - n, 0)
-    )  # each uses up a pair that credits may need
+    # Each function uses up a pair that the credits may need.
+    q = min((n - 1) // 2, p // 10, 2 if p < 100 else 3, max(p - 1 - n, 0))
     off = sign.mean(axis=1)
     axes, scale, _ = np.linalg.svd(off[:, None] ** np.arange(1, 2 * q + 1, 2), full_matrices=False)
     return np.asarray(axes[:, scale > 1e-9 * scale[:1]], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Owen values: Shapley values for players in groups that act as one towards other groups (Owen 1977).
+"""Owen values: Shapley values of players in groups, each of which joins other groups as a whole (Owen 1977).
 
 The groups may be groups of contributors, or contributors whose sub-groups are the players: two levels of
 credit from one round. See docs/methods.md, section "Estimators".
@@ -102,7 +102,7 @@ def owen(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, groups: Array
 
 
 def _shared_within(part: Coalitions, y: Vector, total: float, whole: Coalitions) -> Vector:
-    """What each of a group's b players gets of its total, (b,).
+    """The part of a group's total that each of its b players gets, (b,).
 
     Each row has a part of the group, part (k, b), beside whole groups, whole (k, g). A part weighs its
     Shapley kernel over its probability in the `leverage` design. Its rows share that weight so that every
@@ -142,12 +142,12 @@ def _between_groups(group: Integers, pairs: int, seed: int) -> Coalitions:
 def _within_group(own: int, group: Integers, sizes: Integers, pairs: int, seed: int) -> Coalitions:
     """The first of each pair for the game within the group `own`, bool (pairs, n).
 
-    Parts of the group are as in `leverage`. No part comes a second time before each has come once, so that
-    few rows distinguish the players. As many parts in turn as the group has players, none with more than half
-    of them, come beside the same other groups, so the value of those cancels between the players. Two players
-    have a single part; it comes beside a set of other groups and next beside all groups that were not in that
-    set. Each part has as many rows with one number of other groups as with another, and no set of other
-    groups twice.
+    Parts of the group are as in `leverage`, but with at most half of its players. Each part is used once
+    before any is used again, so that few rows distinguish the players. As many successive parts as the group
+    has players are combined with the same other groups, so the value of those groups cancels in differences
+    between the players. Two players have a single part: it is combined with a set of other groups, and next
+    with all groups that were not in that set. Each part has as many rows with one number of other groups as
+    with another, and is combined with no set of other groups twice.
     """
     g, b = len(sizes), int(sizes[own])
     rng = np.random.default_rng([seed, 1 + own])
@@ -201,7 +201,7 @@ def _game_named(name: str, rows: Coalitions, n: int) -> Iterator[Coalitions]:
     """The rows of one of the games. An error inside says which game it belongs to."""
     try:
         if not len(rows):
-            raise ValuationError("found no coalitions that distinguish them")
+            raise ValuationError("found no coalitions that distinguish them, expected some")
         yield rows
     except ValuationError as error:
         raise ValuationError(

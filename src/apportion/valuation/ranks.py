@@ -75,8 +75,8 @@ def order(
 class EndpointErrors(NamedTuple):
     """Errors of v0 and v1. All credits share them equally where every coalition comes with its complement.
 
-    Their part of the band is added in squares, as in `inputs.half_width`. Of six players the band then covers
-    .943 at worst at a level of .95.
+    Their part of the band is added in squares, as in `inputs.half_width`. With six players the band then
+    covers .943 in the worst case at a level of .95.
     """
 
     errors: Vector  # (n, 2)
@@ -110,8 +110,8 @@ def order_from_errors(
         )
     if not np.isfinite(phi).all() or np.isnan(errors).any() or not (dof > 0).all():
         raise ValuationError(
-            "found credits, errors or degrees of freedom that are no numbers, expected finite credits, "
-            "numbers, and degrees of freedom above 0"
+            "found credits, errors or degrees of freedom that are not numbers, expected finite credits, "
+            "errors that are not nan, and degrees of freedom above 0"
         )
     n = len(phi)
     known = np.asarray(np.isfinite(errors).all(axis=1))
@@ -220,7 +220,7 @@ def _ahead(
 
 
 def _transitive_closure(ahead: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Adds a before c wherever a is before b and b before c: it is true whenever those are."""
+    """Adds that a is ahead of c wherever a is ahead of b and b of c, which follows from these two."""
     steps = ahead.astype(np.float32)
     further = ahead | (steps @ steps > 0)
     return ahead if np.array_equal(further, ahead) else _transitive_closure(further)

@@ -1,4 +1,4 @@
-"""Banzhaf and Beta Shapley values, and the baselines: other weights of coalition sizes than Shapley's.
+"""Banzhaf and Beta Shapley values, and baselines. Each weights coalition sizes in its own way.
 
 They do NOT sum to v1 - v0, so label them where they are shown. See docs/methods.md, section "Estimators".
 """

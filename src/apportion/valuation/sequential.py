@@ -30,12 +30,14 @@ MIN_SPACING = 1e-3
 
 
 def _obrien_fleming(t: Vector, alpha: float) -> Vector:
-    """Hardly any early, so the last look has nearly the full level (Lan & DeMets 1983, alpha_1, per side)."""
+    """Early looks spend hardly any chance of an error, so the last has nearly the full level (Lan & DeMets
+    1983, alpha_1, per side)."""
     return np.asarray(4 * norm.sf(norm.isf(alpha / 4) / np.sqrt(t)), dtype=np.float64)
 
 
 def _pocock(t: Vector, alpha: float) -> Vector:
-    """Much early, where an early stop is likely (Lan & DeMets 1983, alpha_2)."""
+    """Early looks spend much of the chance of an error, which helps where an early stop is likely (Lan &
+    DeMets 1983, alpha_2)."""
     return np.asarray(alpha * np.log1p((np.e - 1) * t), dtype=np.float64)
 
 
@@ -199,12 +201,11 @@ def _information_shares(looks: Sequence[int], most: int | None) -> Vector:
 def _bounds(t: Vector, chances: Vector) -> Vector:
     """Bounds (k,) on |z| of a Brownian motion seen at the times t.
 
-    It first passes the bound at each look with the chance of that look.
-
+    The motion first passes the bounds at a look with the chance of that look.
     """
     bounds = np.empty(len(t))
     steps = np.sqrt(np.diff(t, prepend=0.0))
-    # The density of where it is if it has passed no bound yet.
+    # The density of the position of the motion, if it has passed no bound yet.
     nodes, density = np.zeros(1), np.ones(1)
     for k, (step, chance) in enumerate(zip(steps, chances, strict=True)):
         bounds[k] = _bound(nodes, density, step, np.sqrt(t[k]), chance)

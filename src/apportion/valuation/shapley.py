@@ -19,10 +19,10 @@ from apportion.valuation.trees import CrossFit, cross_fit
 MAX_EXACT = 20  # players; exact enumeration takes two to the number of players
 RANK_TOLERANCE = 1e-10
 FOLDS = 5
-FEWEST_FOR_TREES = 20  # pairs; from fewer the trees never learned anything
-# A size without any coalition is "missing" where the design has so many of it and of its complements' size:
-# some of them are left however many rows were lost. Missing sizes may have this share of the kernel's weight,
-# at most.
+FEWEST_FOR_TREES = 20  # pairs; trees from fewer pairs never improved the credits
+# A size is missing if no row has it or the size of its complements, although the design has at least so many
+# of both: even if some rows were lost, others of this size would be left. Missing sizes may have at most this
+# share of the kernel's weight.
 EXPECTED_ROWS = 8
 MAX_MISSING_WEIGHT = 0.1
 
@@ -58,9 +58,9 @@ def leverage(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Vector
     credits then are the ones nearest to equal shares that fit, as in `kernelshap`; they are good for a
     ranking at most, and have no interval. Arguments and units as in `kernelshap`. Source: Musco & Witter 2025
     (Leverage SHAP).
-    Raises ValuationError for bad input, for the empty or grand coalition among the rows, where many rows lack
-    sizes that matter, which no draw of `leverage` does, and where at least as many coalitions as players do
-    not distinguish all players.
+    Raises ValuationError for bad input, for the empty or grand coalition among the rows, where sizes with
+    much weight have no rows, which never happens in a draw of `leverage`, and where at least as many
+    coalitions as players do not distinguish all players.
     """
     rows, y = average_repeats(*checked(Z, y))
     v0, v1 = checked_endpoints(v0, v1)[:2]
@@ -75,13 +75,14 @@ def tree_residual(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> V
 
     Boosted trees, cross-fitted with folds of pairs, are a surrogate of the game, and the ridge of `odd_ridge`
     is fitted to their residuals. The trees are scaled by how much they add to the ridge's prediction of
-    held-out pairs, which is often nothing. What neither explains of the evaluated coalitions counts for the
-    share of all coalitions that were evaluated, so the exhaustive design gives the exact values. With no more
+    held-out pairs, which is often nothing. What neither explains on the evaluated coalitions is added in
+    proportion to the share of all coalitions that were evaluated, so the exhaustive design gives the exact
+    values. With no more
     pairs than players, v1 - v0 is informative about differences too, as in `leverage`, unless it lies far off
     the scale of the pairs. With more pairs, an offset of v0 or v1 does not change differences between
     players. A coalition in several rows counts once, with the mean of their values. Arguments and units as in
-    `kernelshap`; rows from `leverage`, whose complementary pairs show the odd part. There are no intervals
-    for these credits; `intervals.hc3` has those of `leverage`.
+    `kernelshap`; rows from `leverage`, whose complementary pairs determine the odd part. There are no
+    intervals for these credits; `intervals.hc3` has those of `leverage`.
     Source: Witter, Liu & Musco 2025 (regression-adjusted Monte Carlo estimators).
     Raises ValuationError for bad input, for the empty or grand coalition among the rows, and for sizes
     without rows as `leverage` does.
@@ -137,9 +138,8 @@ def exact(values: ArrayLike) -> Vector:
     weight = np.array([1.0 / (n * comb(n - 1, s)) for s in range(n)])
     phi = np.empty(n)
     for i in range(n):
-        marginal = np.diff(v.reshape(-1, 2, 2**i), axis=1)[
-            :, 0
-        ]  # with player i less without, all others the same
+        # The value with player i less the value without, for each coalition of the others.
+        marginal = np.diff(v.reshape(-1, 2, 2**i), axis=1)[:, 0]
         phi[i] = np.sum(weight[size.reshape(-1, 2, 2**i)[:, 0]] * marginal)
     return phi
 
@@ -211,8 +211,7 @@ def _shapley_of_odd_part(first: Coalitions, odd: Vector) -> Vector:
     share = np.exp2(np.log2(len(first)) + 1 - n) / (1 - 2.0 ** (1 - n))
     joining = np.exp(betaln(size, n - size + 1))  # (s-1)! (n-s)! / n!
     leaving = np.exp(betaln(size + 1, n - size))  # s! (n-s-1)! / n!
-    # Members gain by completing the coalition what other players gain by not completing the complement, hence
-    # the 2.
+    # The factor 2: the complement, whose value is -odd, adds as much to each credit as the coalition itself.
     return np.asarray(2 * share * ((joining * odd) @ first - (leaving * odd) @ ~first), dtype=np.float64)
 
 
@@ -317,7 +316,7 @@ def _size_functions(size: NDArray[np.intp], n: int, w: Vector, even: int) -> Vec
     """Functions of coalition size (m, q), orthonormal under the weights.
 
     Up to two are odd about n/2, linear and cubic, and `even` are even. A game of sizes alone gives every
-    player the same credit, which the constraint already hands out. That part of the values is noise for
+    player the same credit, which the constraint already determines. That part of the values is noise for
     differences between players, and large where v0 lies far off the other values, so it is fitted beside the
     credits. Over all coalitions it is orthogonal to them, so the exhaustive fit stays exact. The even part
     cancels in a pair with equal weights. Few pairs allow few odd functions.

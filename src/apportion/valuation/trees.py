@@ -18,7 +18,7 @@ from apportion.valuation.coalitions import Coalitions, Vector
 
 BOOSTING_ROUNDS = 300
 BOOSTER_OPTIONS: dict[str, Any] = {
-    "max_depth": 3,  # interactions of three players are what the odd part has beside single players
+    "max_depth": 3,  # beside effects of single players the odd part has, first of all, those of three players
     "eta": 0.05,
     "min_child_weight": 2,
     "tree_method": "hist",
@@ -69,7 +69,7 @@ class Forest(NamedTuple):
         return one_sided + one_sided.T
 
     def _path_counts(self) -> tuple[Vector, Vector]:
-        """For each entry, how many players its leaf wants present and how many absent."""
+        """For each entry, how many players must be present for its leaf, and how many must be absent."""
         p = np.bincount(self.leaf, weights=self.present, minlength=len(self.value))
         q = np.bincount(self.leaf, weights=~self.present, minlength=len(self.value))
         return p[self.leaf].astype(np.float64), q[self.leaf].astype(np.float64)

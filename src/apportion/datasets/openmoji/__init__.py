@@ -44,8 +44,7 @@ def _chosen(contributors: int | list[str], counts: Mapping[str, int]) -> list[st
         return _named([normalize("NFC", name) for name in contributors], counts)
     if contributors > len(counts):
         raise ConfigError(
-            f"found a request for {contributors} contributors, expected at most {len(counts)} "
-            "(data.contributors)"
+            f"found {contributors} requested contributors, expected at most {len(counts)} (data.contributors)"
         )
     return sorted(counts, key=lambda author: (-counts[author], author))[:contributors]
 

@@ -3,8 +3,8 @@
     npm pack openmoji@17.0.0 && tar xzf openmoji-17.0.0.tgz
     python -m apportion.datasets.openmoji.build package
 
-Only base drawings: no skin-tone variants and no components. Each is rendered on white at 64 px and scaled
-down by the mean over areas.
+Only base drawings are embedded: no skin-tone variants and no components. Each is rendered on white at 64 px
+and scaled down by averaging areas.
 """
 
 import argparse
