@@ -89,10 +89,12 @@ def run_here(arguments: argparse.Namespace) -> None:
     """Runs the pipeline with kfp.local: every task is a separate process, in place of a container."""
     from kfp import local
 
+    from apportion.planning.checks import check_options
     from pipelines.attribution import attribution
     from pipelines.terminal import plain, without_kfp_lines
 
     config = load(arguments.config, arguments.overrides, arguments.workdir)
+    check_options(config)
     check_device(config)
     try:
         arguments.workdir.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,8 @@ def value(mask, name, seed):
 def without_neighbours(given):
     """Each contributor's credit from the coalition of all others but the next."""
     _, y = given.rows["toy"]
-    return Estimate(given.v1.mean() - y, efficient=False)
+    phi = given.v1.mean() - y
+    return Estimate(phi, np.ones(4), phi - 2, phi + 2, "toy", efficient=False)
 
 
 def pairs_removed(options, n):
@@ -40,6 +41,8 @@ TOY = Method(
     own_title="all contributors but two neighbours",
     check=refuse_three,
     fix="change valuation.methods",
+    interval="toy",
+    covers=lambda given, removal: f"the toy's error in the {removal} game",
 )
 
 
@@ -61,7 +64,9 @@ def test_an_estimator_is_one_row(tmp_path, monkeypatch):
         text in page
         for text in ("Credits by Toy", "What two neighbours are worth.", "all contributors but two")
     )
-    assert ",toy," in this_round.read("statement.csv").decode()
+    statement = this_round.read("statement.csv").decode()
+    assert ",toy," in statement
+    assert "the toy's error in the sparsified_finetune game" in statement
 
 
 def test_its_check_refuses_at_plan(tmp_path, monkeypatch):

@@ -8,13 +8,17 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from apportion.config.credentials import masked
 from apportion.config.round import Config
 from apportion.errors import ConfigError
 
-UNIONS = ("data", "model", "removal")
-"""Sections that are one of several classes of options."""
+UNIONS = {"data": "source", "model": "family", "removal": "method"}
+"""Sections that are one of several classes of options, and the option that says which."""
+
+RENAMED = {"valuation.exact": "valuation.retrained"}
+"""Options of earlier versions that have another name now."""
 
 
 class Loader(yaml.SafeLoader):
@@ -63,11 +67,22 @@ def parse(raw: Mapping[str, Any], origin: str) -> Config:
     try:
         return Config.model_validate(raw)
     except ValidationError as error:
-        problems = [
-            f"  {_option(e['loc'])}: {e['msg']} (found {masked(repr(e['input'])):.80})"
-            for e in error.errors()
-        ]
+        problems = [f"  {_problem(details)}" for details in error.errors()]
         raise ConfigError(f"{origin} is not a valid configuration:\n" + "\n".join(problems)) from error
+
+
+def _problem(details: ErrorDetails) -> str:
+    """One problem in words: the option, what is wrong, and what was found."""
+    option, message, value = _option(details["loc"]), details["msg"], details["input"]
+    if details["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        name = UNIONS[str(details["loc"][0])]
+        option, value = f"{option}.{name}", value.get(name) if isinstance(value, dict) else value
+        expected = details.get("ctx", {}).get("expected_tags")
+        message = f"Input should be one of {expected}" if expected else "Field required"
+    if not option:  # of several sections together: the message names the options and their values
+        return message.removeprefix("Value error, ")
+    hint = f"; this option is now {RENAMED[option]}" if option in RENAMED else ""
+    return f"{option}: {message}{hint} (found {masked(repr(value)):.80})"
 
 
 def _yaml(text: str) -> Any:

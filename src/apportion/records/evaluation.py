@@ -7,12 +7,14 @@ from apportion.records.game import evaluation_key
 
 
 class Cost(Record):
-    """Seconds of each step of making a model, its images or its values, and the device they were spent on."""
+    """Seconds of each step of making a model, its images or its values, and the device they were spent on.
+    scored_on: the device of scoring, which may be another one."""
 
     finetune: Seconds = 0.0
     sample: Seconds = 0.0
     score: Seconds = 0.0
     device: str
+    scored_on: str = ""
 
     @property
     def total(self) -> float:

@@ -2,7 +2,8 @@
 makes a coalition's model, images or values reads these options from the round's configuration."""
 
 from collections.abc import Sequence
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 from apportion.config.family import Model
 from apportion.config.fitting import Fitting
@@ -46,6 +47,11 @@ class Recipe(Record):
     train: Fitting | None
     start: Start | None
 
+    @cached_property  # a plan asks for it once for each evaluation
+    def _identity(self) -> dict[str, Any]:
+        fields: dict[str, Any] = identity(self)
+        return fields
+
     @property
     def steps(self) -> int:
         """Training steps of one training run."""
@@ -55,7 +61,7 @@ class Recipe(Record):
         """Address of the weights of a training run with this seed on the data with these hashes. For the seed
         and data of a coalition it is the address of the coalition's model, whether that is one set of weights
         or a mixture."""
-        return digest({**identity(self), "seed": seed, "data": sorted(data)})
+        return digest({**self._identity, "seed": seed, "data": sorted(data)})
 
     def mixture(self, seed: int, members: Sequence[Member]) -> Mixture:
         """What the images of a coalition are sampled from."""
@@ -91,7 +97,7 @@ class Game(Record):
     sampling: Sampling
     properties: tuple[Measurement, ...]
 
-    @property
+    @cached_property  # a plan asks for it once for each evaluation
     def id(self) -> str:
         return digest(identity(self))
 

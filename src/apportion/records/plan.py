@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, StringConstraints
 
-from apportion.errors import Damaged
+from apportion.errors import StoreError
 from apportion.records.base import Hash, Record, Seed
-from apportion.records.credits import CREDITS
 from apportion.records.game import Base, Game
 from apportion.records.manifest import Manifest
 
@@ -54,14 +53,15 @@ def members_text(mask: NDArray[np.bool_]) -> str:
 
 
 class Plan(Record):
-    """What a round will evaluate, in order. games: the id of each game, by its role. look: which of
-    `valuation.stop.looks` it is for, from 0. credits: the version of how credits come from values
-    (CREDITS)."""
+    """What a round will evaluate, in order. games: the id of each game, by its role. methods: the methods
+    that give credits, the published one first. look: which of `valuation.stop.looks` it is for, from 0.
+    credits: the version of how credits come from values (CREDITS)."""
 
     round: Hash
     manifest: Hash
     base: Base
     games: dict[Role, Hash]
+    methods: tuple[str, ...]
     wanted: tuple[Wanted, ...]
     code: str
     look: Annotated[int, Field(ge=0)] = 0
@@ -69,17 +69,17 @@ class Plan(Record):
 
     @classmethod
     def parse(cls, data: bytes, origin: str) -> "Plan":
-        """As of every record. Raises Damaged, naming the version to use, for a plan of another version."""
+        """As of every record. Raises StoreError, naming the version to use, for a plan from before
+        records.CREDITS was 5, which had another form."""
         try:
             fields = json.loads(data)
-            version, code = fields.get("credits", 2), fields["code"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+            old, code = "credit_game" in fields, fields["code"]
+        except (ValueError, KeyError, TypeError):
             return super().parse(data, origin)  # which says what is wrong
-        if version != CREDITS:
-            raise Damaged(
-                f"found a plan of Apportion {code} in {origin}, which made credits in another way "
-                f"(records.CREDITS {version}, expected {CREDITS}): show and verify its round with that "
-                "version; `plan` here makes a new round"
+        if old:
+            raise StoreError(
+                f"found a plan of Apportion {code} in {origin}, whose form this version does not read: show "
+                "and verify its round with that version; `plan` here makes a new round"
             )
         return super().parse(data, origin)
 

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from apportion.config.removal import Part, TrainingRun
 from apportion.config.sampling import Sampling
 from apportion.diffusion.compute import Compute
 from apportion.diffusion.family import family_of
@@ -33,7 +34,8 @@ def load_sampler(this_round: Round, wanted: Wanted, compute: Compute) -> tuple[S
     keys = this_round.weights_keys(wanted)
     loaded = [load_model(this_round.store, recipe, key, compute) for key in keys]
     models, weights = [model for model, _ in loaded], [part.weight for part in mixture.parts]
-    cost = loaded[0][1] if len(loaded) == 1 else Cost(device=compute.name)
+    own = Part(TrainingRun(wanted.seed, this_round.data(wanted)))
+    cost = loaded[0][1] if mixture.parts == (own,) else Cost(device=compute.name)
     if mixture.average == "weights":
         return Sampler((averaged(models, weights),), conditions=mixture.conditions), cost
     return Sampler(tuple(models), tuple(weights), mixture.conditions), cost

@@ -14,6 +14,20 @@ EMBEDDED = "openmoji"
 """The name of the feature network that comes with the embedded drawings."""
 
 
+EMBEDDED_HASH = "5e1bd87dbf7673b9111458f177e4965d"
+"""The hash of that network, as it was released."""
+
+
+def check_embedded(data: bytes) -> None:
+    """Raises PropertyError where the embedded network is not the released one: the installation is
+    damaged."""
+    if network_hash(data) != EMBEDDED_HASH:
+        raise PropertyError(
+            f"found an embedded feature network of hash {network_hash(data)}, expected {EMBEDDED_HASH}: "
+            "install Apportion again, or name another network (option network)"
+        )
+
+
 def network_hash(data: bytes) -> str:
     """How a game names a feature network."""
     return hashlib.sha256(data).hexdigest()[:32]

@@ -6,14 +6,14 @@ from numpy.typing import NDArray
 from apportion.properties import PROPERTIES
 from apportion.records import Purpose
 from apportion.rounds.round import Round
-from apportion.valuation.methods import METHODS, MethodInput, RetrainedRows, Rows, chosen
+from apportion.valuation.methods import METHODS, MethodInput, RetrainedRows, Rows
 
 Array = NDArray[np.float64]
 
 
 def sampled_purposes(this_round: Round) -> list[Purpose]:
     """The purposes of the evaluations that credits are computed from."""
-    own = [method for method in chosen(this_round.config.valuation) if METHODS[method].own]
+    own = [method for method in this_round.plan.methods if METHODS[method].own]
     return ["design", "v0", "v1", *own, "retrained"]
 
 
@@ -37,11 +37,15 @@ def method_input(this_round: Round, name: str) -> MethodInput:
         level=options.level,
         sign=-1 if PROPERTIES[name].higher_is_better is False else 1,
         options=options,
-        rows={method: _rows(this_round, name, method) for method in chosen(options) if METHODS[method].own},
+        rows={
+            method: _rows(this_round, name, method)
+            for method in this_round.plan.methods
+            if METHODS[method].own
+        },
         retrained=retrained,
         scores={
             method: _scores(this_round, method)
-            for method in chosen(options)
+            for method in this_round.plan.methods
             if METHODS[method].needs == "scores"
         },
         looks=tuple(options.stop.looks[: this_round.plan.look + 1]) if options.stop else (),

@@ -7,9 +7,10 @@ from itertools import combinations
 
 import numpy as np
 
-from apportion.errors import ValuationError
+from apportion.errors import ApportionError, ValuationError
 from apportion.planning.coalitions import removals
 from apportion.records import (
+    CREDITS,
     Credit,
     Credits,
     Endpoint,
@@ -22,9 +23,9 @@ from apportion.report.spreadsheets import credits_table
 from apportion.rounds.round import Round
 from apportion.rounds.values import Array, goodness, method_input
 from apportion.store import layout
-from apportion.valuation import intervals, multifidelity, sequential, shapley
+from apportion.valuation import multifidelity, sequential, shapley
 from apportion.valuation.inputs import checked_endpoints
-from apportion.valuation.methods import METHODS, Estimate, MethodInput, chosen
+from apportion.valuation.methods import METHODS, Estimate, MethodInput
 
 STANDARD_ERRORS = 2.0
 """v1 - v0 must differ from 0 by this many standard errors before it is divided into shares."""
@@ -40,7 +41,16 @@ def run(round_uri: str) -> int:
 
 
 def credits_of(this_round: Round) -> Credits:
-    """The credits of a round by all its methods, from the ledger."""
+    """The credits of a round by all its methods, from the ledger.
+
+    Raises ApportionError for a round that was planned when credits came from values in another way.
+    """
+    if this_round.plan.credits != CREDITS:
+        raise ApportionError(
+            f"found round {this_round.id} of Apportion {this_round.plan.code}, which made credits in "
+            f"another way (records.CREDITS {this_round.plan.credits}, expected {CREDITS}): that version "
+            "makes and verifies them; `plan` here makes a round of its evaluations"
+        )
     options = this_round.config.valuation
     inputs = {name: method_input(this_round, name) for name in sorted(this_round.config.properties)}
     pilots = {name: pilot(this_round, name, values) for name, values in inputs.items()}
@@ -49,7 +59,7 @@ def credits_of(this_round: Round) -> Credits:
     for name, values in inputs.items():
         result = pilots[name]
         supported = result is not None and result.use
-        methods = [method for method in chosen(options) if METHODS[method].always or supported]
+        methods = [method for method in this_round.plan.methods if METHODS[method].always or supported]
         published[name] = methods[0]
         for method in methods:
             credits += _credits(this_round, name, method, values, METHODS[method].estimate(values))
@@ -82,9 +92,7 @@ def _credits(
         v0, v1 = inputs.retrained.v0, inputs.retrained.v1
     endpoints = checked_endpoints(v0, v1)
     shareable = abs(endpoints.gain) > STANDARD_ERRORS * math.sqrt(endpoints.variance.sum())
-    order = (
-        inputs.leverage_fit.look.order if estimate.interval == "leverage" and inputs.leverage_fit else None
-    )
+    order = estimate.order
     for i, contributor in enumerate(this_round.manifest.names):
         phi = float(estimate.phi[i])
         yield Credit(
@@ -124,16 +132,10 @@ def pilot(this_round: Round, name: str, inputs: MethodInput) -> PilotResult | No
 
 def _covers(this_round: Round, inputs: MethodInput) -> dict[str, str]:
     """In words, what the intervals of each method that has intervals cover."""
-    m, n = inputs.Z.shape
-    covers, removal = {}, this_round.config.removal.method
-    if this_round.config.valuation.design == "leverage":
-        covers["leverage"] = intervals.covers(m, n, removal, every=m == 2**n - 2)
-    if inputs.retrained:
-        one_look = (
-            "; for this look alone, not for all looks together" if this_round.config.valuation.stop else ""
-        )
-        covers["multifidelity"] = multifidelity.covers(len(inputs.retrained.Z), m, n, removal) + one_look
-    return covers
+    removal = this_round.config.removal.method
+    sources = dict.fromkeys(METHODS[method].interval for method in this_round.plan.methods)
+    rows = ((name, METHODS[name].covers) for name in sources if name is not None)
+    return {name: covers(inputs, removal) for name, covers in rows if covers is not None}
 
 
 def _interactions(this_round: Round, name: str, inputs: MethodInput) -> Iterator[Interaction]:

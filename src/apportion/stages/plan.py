@@ -22,11 +22,12 @@ from apportion.planning.precision import resolve
 from apportion.properties import PROPERTIES
 from apportion.records import CREDITS, Game, Manifest, Plan, Role, StoppingStatus
 from apportion.rounds import heads, integrity, training_data
-from apportion.rounds.networks import EMBEDDED, keep_network, network_hash, read_network
+from apportion.rounds.networks import EMBEDDED, check_embedded, keep_network, network_hash, read_network
 from apportion.rounds.round import Round
 from apportion.store import Store, layout, open_store
 from apportion.store.layout import round_key, round_uri
 from apportion.tracking import Tracker, open_tracker
+from apportion.valuation.methods import chosen
 from apportion.version import code
 
 log = logging.getLogger(__name__)
@@ -137,9 +138,11 @@ def draw_up(
     base = base_of(config, manifest, precision)
     games = games_of(config, base, networks, precision)
     wanted = tuple(wanted_evaluations(config, manifest, games, look))
+    methods = chosen(config.valuation)
     identity = {
         "config": config.identity(),
         "manifest": manifest.id,
+        "methods": methods,
         "wanted": [item.model_dump() for item in wanted],
         "credits": CREDITS,
     }
@@ -148,6 +151,7 @@ def draw_up(
         manifest=manifest.id,
         base=base,
         games={role: game.id for role, game in games.items()},
+        methods=tuple(methods),
         wanted=wanted,
         code=code(),
         look=look,
@@ -186,7 +190,9 @@ def read_networks(config: Config) -> dict[str, bytes]:
     if not names:
         return {}
     data = read_network(config.network)
-    if config.network != EMBEDDED:
+    if config.network == EMBEDDED:
+        check_embedded(data)
+    else:
         from apportion.properties.network import load  # the embedded network needs no check, so no torch
 
         load(data, config.network)

@@ -120,8 +120,10 @@ def metrics(this_round: Round, before: Credits | None) -> dict[str, float]:
                 numbers[f"faithfulness/alpha_{faith.alpha:g}/{judgement.property}"] = faith.rho
     evaluations = [evaluation for _, evaluation in this_round.all_evaluations()]
     numbers |= {f"seconds/{step}": value for step, value in seconds(evaluations).items()}
-    on_gpu = [evaluation.cost for evaluation in evaluations if not evaluation.cost.device.startswith("cpu")]
-    numbers["gpu_seconds"] = sum(cost.finetune + cost.sample for cost in on_gpu)
+    costs = [evaluation.cost for evaluation in evaluations]
+    on_gpu = [cost.finetune + cost.sample for cost in costs if not cost.device.startswith("cpu")]
+    on_gpu += [cost.score for cost in costs if cost.scored_on and not cost.scored_on.startswith("cpu")]
+    numbers["gpu_seconds"] = sum(on_gpu)
     return numbers | _rank_correlations(this_round, before)
 
 

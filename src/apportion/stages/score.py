@@ -54,6 +54,7 @@ def make(this_round: Round, todo: list[Wanted], shard: int = 0) -> int:
                     sample=spent.sample,
                     score=milliseconds(clock.seconds),
                     device=spent.device,
+                    scored_on=scorer.device,
                 ),
                 code=code(),
             )
@@ -66,7 +67,7 @@ class Scorer:
     """Measures the properties of games, with networks and references that are read from a store once."""
 
     def __init__(self, store: Store, compute: Compute) -> None:
-        self._store, self._compute = store, compute
+        self._store, self._compute, self.device = store, compute, compute.name
         self._network, self._reference = cache(self._read_network), cache(self._read_reference)
 
     def values(self, game: Game, images: NDArray[uint8]) -> dict[str, float]:

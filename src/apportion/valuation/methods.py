@@ -93,7 +93,8 @@ class LeverageFit:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Credits (n,). Where there is an interval: standard errors, bounds, and the method that they are from.
+    """Credits (n,). Where there is an interval: standard errors, bounds, the method that they are from, and
+    where ranks can be established, the order.
 
     efficient: whether the credits add up to v1 - v0. of_retraining: whether they are of the game of
     retraining and not of the removal method's.
@@ -104,6 +105,7 @@ class Estimate:
     low: Array | None = None
     high: Array | None = None
     interval: str | None = None
+    order: ranks.Order | None = None
     efficient: bool = True
     of_retraining: bool = False
 
@@ -124,8 +126,10 @@ class Method(NamedTuple):
     and with which it is computed by default. own: coalitions that it alone needs, from the options and the
     number of contributors; own_title: what these are, for readers. check: raises ValuationError where
     coalitions (m, n) of the design are too few for it; fix: the option to change then. always: whether every
-    property has credits by it. needs: what it is computed from: values of coalitions, or the scores that the
-    stage of an influence method has committed under its name.
+    property has credits by it. interval: the method that its intervals are from, where it has any; covers:
+    what the intervals from this method cover, in words, in the game of a removal method. needs: what it is
+    computed from: values of coalitions, or the scores that the stage of an influence method has committed
+    under its name.
     """
 
     title: str
@@ -138,12 +142,16 @@ class Method(NamedTuple):
     check: Callable[[Masks, ValuationOptions], None] | None = None
     fix: str = "change valuation.coalitions, the first of valuation.stop.looks, or valuation.methods"
     always: bool = True
+    interval: str | None = None
+    covers: Callable[[MethodInput, str], str] | None = None
     needs: Literal["values", "scores"] = "values"
 
 
 def _with_interval(phi: Array, inputs: MethodInput) -> Estimate:
     fit = inputs.leverage_fit
-    return Estimate(phi) if fit is None else Estimate(phi, fit.se, fit.low, fit.high, "leverage")
+    return (
+        Estimate(phi) if fit is None else Estimate(phi, fit.se, fit.low, fit.high, "leverage", fit.look.order)
+    )
 
 
 def _tree_residual(inputs: MethodInput) -> Estimate:
@@ -237,6 +245,18 @@ def _check_datamodel(Z: Masks, options: ValuationOptions) -> None:
     semivalues.datamodel(masks, np.zeros(len(masks)))
 
 
+def _covers_leverage(inputs: MethodInput, removal: str) -> str:
+    m, n = inputs.Z.shape
+    return intervals.covers(m, n, removal, every=m == 2**n - 2)
+
+
+def _covers_multifidelity(inputs: MethodInput, removal: str) -> str:
+    assert inputs.retrained is not None  # the checks refuse the method without its section
+    m, n = inputs.Z.shape
+    one_look = "; for this look alone, not for all looks together" if inputs.options.stop else ""
+    return multifidelity.covers(len(inputs.retrained.Z), m, n, removal) + one_look
+
+
 NOT_EFFICIENT = "They do not add up to v1 − v0."
 
 METHODS: dict[str, Method] = {
@@ -246,12 +266,15 @@ METHODS: dict[str, Method] = {
         "not be centred on it.",
         estimate=_tree_residual,
         design="leverage",
+        interval="leverage",
     ),
     "leverage": Method(
         title="Shapley (leverage)",
         note="The unregularised fit that the intervals are centred on.",
         estimate=_leverage,
         design="leverage",
+        interval="leverage",
+        covers=_covers_leverage,
     ),
     "multifidelity": Method(
         title="Shapley, retraining",
@@ -261,6 +284,8 @@ METHODS: dict[str, Method] = {
         check=_check_multifidelity,
         fix="change valuation.retrained.coalitions",
         always=False,
+        interval="multifidelity",
+        covers=_covers_multifidelity,
     ),
     "banzhaf": Method(
         title="Banzhaf",
