@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from tiny import concluded, fill, planned
 
-from apportion.errors import NotFound
+from apportion.config.stages import STAGES, StageRow
+from apportion.errors import ConfigError, NotFound
 from apportion.records import ContributorScores, Scores
 from apportion.rounds.round import Round
 from apportion.rounds.training_data import training_images
@@ -16,6 +17,7 @@ DARKNESS = Method(
     note="How dark a contributor's images are: an illustration.",
     estimate=lambda given: Estimate(given.scores["darkness"]["sum"], efficient=False),
     needs="scores",
+    stage="influence",
 )
 
 
@@ -33,9 +35,17 @@ def influence(this_round):
 
 def test_an_influence_method_is_one_row_that_needs_scores(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "darkness", DARKNESS)
-    this_round = planned(tmp_path, "valuation.methods=[leverage, darkness]", "evaluation.counterfactual=null")
+    options = ("valuation.methods=[leverage, darkness]", "evaluation.counterfactual=null")
+    with pytest.raises(
+        ConfigError, match="whose scores stage 'influence' makes, expected one of the stages plan"
+    ):
+        planned(tmp_path, *options)
+    monkeypatch.setitem(
+        STAGES, "influence", StageRow("models", "scores of an influence method", accelerated=True)
+    )
+    this_round = planned(tmp_path, *options)
     fill(this_round, lambda mask, name, seed: float(mask.sum()))
-    with pytest.raises(NotFound, match="scores/"):
+    with pytest.raises(NotFound, match=r"scores/.*run stage influence for this round"):
         concluded(this_round.uri)
     scores = influence(this_round)
     concluded(this_round.uri)

@@ -17,6 +17,8 @@ from apportion.config.cluster import CREDENTIAL, Cluster
 from apportion.config.credentials import SECRET
 from apportion.config.round import Config
 from apportion.config.stages import STAGES
+from apportion.properties import PROPERTIES
+from apportion.valuation.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "apportion"
@@ -89,6 +91,11 @@ def schema(current: str) -> str:
     parts["config.StageOptions"] = stage
     parts["config.Toleration"] = _without_null(parts["config.Toleration"])
     _for_the_chart(made)
+    for names, known in (
+        (made["properties"]["properties"], PROPERTIES),
+        (parts["config.ValuationOptions"]["properties"]["methods"]["anyOf"][0], METHODS),
+    ):
+        names["items"]["enum"] = list(known)
 
     runs = whole["properties"]["runs"]["properties"]
     runs["retries"] = _bare(options["retries"])

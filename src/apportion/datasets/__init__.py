@@ -7,6 +7,7 @@ from typing import Any
 from apportion.config.data import Folder, OpenMoji
 from apportion.datasets import folder, openmoji
 from apportion.datasets.contribution import SHOWN, Contribution
+from apportion.errors import DataError
 
 SOURCES: dict[str, Any] = {"openmoji": openmoji.load, "folder": folder.load}
 
@@ -18,6 +19,8 @@ def load(data: OpenMoji | Folder, condition: str | None = None) -> list[Contribu
     DataError or ConfigError.
     """
     contributions: list[Contribution] = SOURCES[data.source](data)
+    if condition not in (None, "label"):
+        raise DataError(f"found models conditioned on {condition!r}, expected label or none (model.family)")
     if condition == "label":
         contributions = [replace(contribution, conditioned=True) for contribution in contributions]
     return sorted(contributions, key=lambda contribution: contribution.name)

@@ -1,6 +1,7 @@
 """How the value of a coalition is measured. A game holds everything that determines a value: no stage that
 makes a coalition's model, images or values reads these options from the round's configuration."""
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -65,7 +66,17 @@ class Recipe(Record):
 
     def mixture(self, seed: int, members: Sequence[Member]) -> Mixture:
         """What the images of a coalition are sampled from."""
-        return self.removal.mixture(seed, members)
+        mixture = self.removal.mixture(seed, members)
+        total = math.fsum(part.weight for part in mixture.parts)
+        if not math.isclose(total, 1.0, rel_tol=1e-9):
+            raise ValueError(
+                f"found weights of a mixture that sum to {total}, expected 1 ({self.removal.method})"
+            )
+        if self.start is None and any(part.run is None for part in mixture.parts):
+            raise ValueError(
+                f"found a part without a training run, expected one: {self.removal.method} has no start"
+            )
+        return mixture
 
 
 class Base(Record):

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from apportion.errors import NotFound
 from apportion.properties import PROPERTIES
 from apportion.records import Purpose
 from apportion.rounds.round import Round
@@ -62,7 +63,10 @@ def _rows(this_round: Round, name: str, purpose: Purpose) -> Rows:
 
 def _scores(this_round: Round, method: str) -> dict[str, Array]:
     """The scores of an influence method, (n,) for each statistic, in the order of contributors."""
-    scores = this_round.scores(method).scores
+    try:
+        scores = this_round.scores(method).scores
+    except NotFound as missing:
+        raise NotFound(f"{missing}; run stage {METHODS[method].stage} for this round") from missing
     rows = [scores[contributor.data] for contributor in this_round.manifest.contributors]
     return {name: np.array([getattr(row, name) for row in rows]) for name in ("mean", "max", "sum")}
 

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from apportion.config.stages import STAGES
 from apportion.config.valuation import ValuationOptions
 from apportion.errors import ConfigError, ValuationError
 from apportion.valuation import coalitions, intervals, multifidelity, ranks, semivalues, sequential, shapley
@@ -129,7 +130,7 @@ class Method(NamedTuple):
     property has credits by it. interval: the method that its intervals are from, where it has any; covers:
     what the intervals from this method cover, in words, in the game of a removal method. needs: what it is
     computed from: values of coalitions, or the scores that the stage of an influence method has committed
-    under its name.
+    under its name; stage: that stage.
     """
 
     title: str
@@ -145,6 +146,7 @@ class Method(NamedTuple):
     interval: str | None = None
     covers: Callable[[MethodInput, str], str] | None = None
     needs: Literal["values", "scores"] = "values"
+    stage: str = ""
 
 
 def _with_interval(phi: Array, inputs: MethodInput) -> Estimate:
@@ -358,6 +360,12 @@ def check_chosen(options: ValuationOptions) -> None:
             hint = f" (did you mean {' or '.join(close)}?)" if close else ""
             raise ConfigError(
                 f"found method {name!r}{hint}, expected some of {', '.join(METHODS)} (valuation.methods)"
+            )
+    for name in names:
+        if METHODS[name].needs == "scores" and METHODS[name].stage not in STAGES:
+            raise ConfigError(
+                f"found method {name!r}, whose scores stage {METHODS[name].stage!r} makes, expected one of "
+                f"the stages {', '.join(STAGES)} (valuation.methods)"
             )
     if wrong := [name for name in names if METHODS[name].design not in (None, options.design)]:
         expected = [name for name, row in METHODS.items() if row.design == options.design]
