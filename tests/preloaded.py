@@ -207,7 +207,7 @@ def _serve(address: str) -> None:
                 _reap(running, ended)
             if listener in ready:
                 connection, _ = listener.accept()
-                with suppress(OSError, ValueError):  # the process that asked has been killed
+                with suppress(OSError, ValueError):  # the process that made the request was killed
                     kind, fds, *_ = socket.recv_fds(connection, 1, 3)
                     if kind == PROCESS:
                         request = json.loads(connection.makefile().readline())

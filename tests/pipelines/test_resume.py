@@ -1,5 +1,7 @@
 """Kill any process at any moment: the re-run ends with the same credits, and evaluates no coalition twice."""
 
+# ruff: noqa: F811 (fixtures are imported, and named by the tests that need them)
+
 import signal
 import time
 from collections import Counter
@@ -35,8 +37,7 @@ WORK = {"finetune": (finetune, "remove"), "sample": (sample, "generate"), "score
 
 
 def planned_keys(this_round: Round, stage: str, shard: int | None = None) -> list[str]:
-    """The keys of what a stage makes of the planned coalitions, of all shards or of one. No other test
-    evaluates coalitions of this round meanwhile, so what is pending at first is all there is."""
+    """The keys of what a stage makes of the planned coalitions, of all shards or of one."""
     unique = {item.key: item for item in this_round.plan.wanted}.values()
     items = sorted(unique, key=lambda item: not this_round.is_retrained(item))
     if shard is not None:
@@ -260,7 +261,7 @@ def test_killed_at_every_commit_of_a_round(tmp_path, uninterrupted, carried_out)
     assert counts == {stage: 14 + lost[stage] for stage in SHARDED}
 
 
-def test_killed_in_a_bucket(tmp_path, ready, uninterrupted, carried_out, shared_stores, s3_bucket):  # noqa: F811
+def test_killed_in_a_bucket(tmp_path, ready, uninterrupted, carried_out, shared_stores, s3_bucket):
     """From planning to publication. An object of a bucket appears together with its checksum. Nothing is
     written here."""
     workdir = tmp_path / "work"

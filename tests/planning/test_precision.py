@@ -61,7 +61,7 @@ def test_the_answers_are_those_of_torch():
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """Makes this a Linux machine with these flags of its processor and, or not, the device file of an
-    accelerator; `gpu` is the answer of torch, which must not be asked without a device file."""
+    accelerator; `gpu` is the answer of torch, which must not be used without a device file."""
 
     def make(flags: str, device_file: bool, gpu: bool = False) -> None:
         def answer() -> bool:
@@ -98,7 +98,7 @@ def test_auto_depends_on_what_this_machine_has(machine, flags, device_file, gpu,
     assert resolve(ComputeOptions(device="auto")) == expected
 
 
-def test_without_a_device_file_torch_is_not_asked(machine):
+def test_without_a_device_file_torch_is_not_used(machine):
     machine("avx512f", device_file=False)
     assert not precision._cuda()
     machine("avx512f", device_file=True, gpu=True)

@@ -244,11 +244,11 @@ def test_retraining_that_does_not_correlate_has_no_credits_and_the_report_says_w
     pilots = {pilot.property: pilot for pilot in this_round.credits.pilots}
     assert (pilots["fid"].use, pilots["inception_score"].use) == (True, False)
     reason = pilots["inception_score"].reason
-    assert "odd part" in reason
-    assert "rho = " in reason
+    assert reason.startswith("the cheap game's odd part does not surely correlate: rho = ")
     page = unescape(this_round.read("report.html").decode())
-    assert page.count(f"{reason}; ") == 1
-    assert page.count("there are no credits of retraining for this property.") == 1
+    remark = f"Retrained coalitions beside the removal method: {reason}; retraining itself goes from"
+    assert page.count(remark) == 1
+    assert page.count("So there are no credits of retraining for this property.") == 1
     headings = re.findall(r"<thead>.*?</thead>", page, re.DOTALL)
     assert sum("Shapley, retraining" in heading for heading in headings) == 1  # the column of FID alone
     assert verify(this_round.uri)["verified"]["credits.json"] == "to the last bit"
@@ -259,14 +259,16 @@ def test_retraining_that_costs_no_more_is_used_and_the_reason_says_so(tmp_path):
     used = {c.property for c in this_round.credits.credits if c.method == "multifidelity"}
     assert used == set(this_round.config.properties)
     assert {pilot.use for pilot in this_round.credits.pilots} == {True}
-    assert all("alone would be simpler" in pilot.reason for pilot in this_round.credits.pilots)
+    assert all(
+        "the retrained game alone would be simpler" in pilot.reason for pilot in this_round.credits.pilots
+    )
 
 
 @pytest.mark.parametrize("level", [3.0, 0.0])
 def test_equal_values_have_no_pilot_and_stop_nothing(tmp_path, level):
     this_round = attributed(tmp_path, RETRAINED, BEFORE_RETRAINING, truth=lambda *_: level)
     assert {(pilot.rho, pilot.use) for pilot in this_round.credits.pilots} == {(None, False)}
-    assert all("odd part" in pilot.reason for pilot in this_round.credits.pilots)
+    assert all("odd parts are all alike" in pilot.reason for pilot in this_round.credits.pilots)
 
 
 def test_where_credits_of_retraining_come_first_the_next_method_replaces_them(tmp_path):

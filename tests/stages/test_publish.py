@@ -350,11 +350,11 @@ def json_text(fields):
     return (json.dumps(fields, sort_keys=True, ensure_ascii=False, indent=1) + "\n").encode()
 
 
-@pytest.fixture(params=[2, 4])
+@pytest.fixture(params=[2, 3, 4])
 def earlier(request, published, replace_object):
     """The version of a published round whose credits and plan are made those of an earlier version."""
     folder = round_folder(published)
-    convert = {2: as_version_2, 4: as_version_4}[request.param]
+    convert = as_version_2 if request.param == 2 else as_version_4
     credits = convert(json.loads((folder / "credits.json").read_bytes()))
     replace_object(folder / "credits.json", json_text(credits))
     fields = json.loads((folder / "plan.json").read_bytes())
@@ -377,7 +377,7 @@ def test_a_round_of_an_earlier_version_is_followed_and_its_plan_is_refused(
     before = {path.name: path.read_bytes() for path in round_folder(published).iterdir()}
     by_leverage = "valuation.methods=[leverage, tree_residual]"
     by_trees = "valuation.methods=[tree_residual, leverage]"
-    for method, compared in ((by_trees, earlier == 4), (by_leverage, True)):
+    for method, compared in ((by_trees, earlier > 2), (by_leverage, True)):
         with unmodified(round_folder(published) / "credits.json"):
             other = judged(tmp_path / "work", "valuation.seed=3", method)
             replace_object(root(published.uri) / "heads" / "tiny", f"{published.id}\n".encode())
