@@ -9,7 +9,7 @@ from typing import Any, Literal
 from apportion.config.family import Model
 from apportion.config.fitting import Fitting
 from apportion.config.hashing import digest, identity
-from apportion.config.removal import Member, Mixture, Pruning, Removal
+from apportion.config.removal import Member, Mixture, Part, Pruning, Removal
 from apportion.config.sampling import Sampling
 from apportion.records.base import Hash, Record, Seed
 
@@ -64,6 +64,16 @@ class Recipe(Record):
         or a mixture."""
         return digest({**self._identity, "seed": seed, "data": sorted(data)})
 
+    def weights(self, part: Part) -> str:
+        """Address of the weights of a part of a mixture."""
+        if part.run is not None:
+            return self.address(part.run.seed, part.run.data)
+        if self.start is None:
+            raise ValueError(
+                f"found a part without a training run, expected one: {self.removal.method} has no start"
+            )
+        return self.start.id
+
     def mixture(self, seed: int, members: Sequence[Member]) -> Mixture:
         """What the images of a coalition are sampled from."""
         mixture = self.removal.mixture(seed, members)
@@ -71,10 +81,6 @@ class Recipe(Record):
         if not math.isclose(total, 1.0, rel_tol=1e-9):
             raise ValueError(
                 f"found weights of a mixture that sum to {total}, expected 1 ({self.removal.method})"
-            )
-        if self.start is None and any(part.run is None for part in mixture.parts):
-            raise ValueError(
-                f"found a part without a training run, expected one: {self.removal.method} has no start"
             )
         return mixture
 

@@ -119,13 +119,7 @@ class Round:
     def weights_keys(self, wanted: Wanted) -> list[str]:
         """Where the weights are that a coalition's images are sampled from."""
         recipe = self.games[wanted.game].recipe
-        addresses = []
-        for part in self.mixture(wanted).parts:
-            if part.run is not None:
-                addresses.append(recipe.address(part.run.seed, part.run.data))
-            elif recipe.start is not None:
-                addresses.append(recipe.start.id)
-        return [layout.weights_key(address) for address in addresses]
+        return [layout.weights_key(recipe.weights(part)) for part in self.mixture(wanted).parts]
 
     def samples_key(self, wanted: Wanted) -> str:
         """Where a coalition's images are."""

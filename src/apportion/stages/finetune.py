@@ -46,7 +46,7 @@ def _runs(this_round: Round, todo: list[Wanted]) -> dict[str, tuple[Recipe, Trai
         recipe = this_round.games[item.game].recipe
         for part in this_round.mixture(item).parts:
             if part.run is not None:
-                runs[weights_key(recipe.address(part.run.seed, part.run.data))] = (recipe, part.run)
+                runs[weights_key(recipe.weights(part))] = (recipe, part.run)
     return runs
 
 
