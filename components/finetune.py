@@ -1,4 +1,4 @@
-"""finetune: models of one shard's coalitions."""
+"""finetune: weights that coalitions are sampled from, one shard's."""
 # Written by `make generate` from apportion.config.stages: change the table there, not this file.
 
 from kfp import dsl

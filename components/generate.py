@@ -66,7 +66,7 @@ def {stage}(round_uri: str, shard: int) -> {returned}:
     return stages.run("{stage}", round_uri, shard)  # type: ignore[return-value]
 """
 
-BODIES = {"plan": PLAN, "coalitions": SHARD, "exit": EXIT}
+BODIES = {"plan": PLAN, "weights": SHARD, "coalitions": SHARD, "exit": EXIT}
 """The function of a component by the phase of its stage; `ROUND` for the other phases."""
 
 CONTRACTS = {

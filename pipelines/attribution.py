@@ -1,5 +1,6 @@
 """The attribution pipeline, built from the table of stages (`apportion.config.stages.STAGES`): plan, then the
-stages that make models, then the coalitions shard by shard, then credits, evidence and publication."""
+stages that make models, then the weights and the coalitions shard by shard, then credits, evidence and
+publication."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -43,18 +44,22 @@ def attribution(cluster: Cluster | None = None) -> GraphComponent:
     )
     def pipeline(config: str, shards: list) -> None:
         """config: a round's configuration as JSON text; shards: the numbers of the shards, each with its part
-        of the coalitions."""
+        of the training runs and of the coalitions."""
         job = dsl.PIPELINE_JOB_ID_PLACEHOLDER
         with dsl.ExitHandler(task(close, config=config, job=job)):
             round_uri = task(plan, config=config, job=job).output
             with dsl.If(round_uri != "", name="work"):
                 models = chain(of_phase("models"), round_uri=round_uri)
+                with dsl.ParallelFor(shards, name="weights") as shard:
+                    fitted = chain(of_phase("weights"), models, round_uri=round_uri, shard=shard)
                 with dsl.ParallelFor(shards, name="coalitions") as shard:
-                    evaluated = chain(of_phase("coalitions"), models, round_uri=round_uri, shard=shard)
+                    evaluated = chain(of_phase("coalitions"), fitted, round_uri=round_uri, shard=shard)
                 (credited,) = chain(of_phase("credits"), evaluated, round_uri=round_uri)
                 with dsl.If(credited.output > 0, name="counterfactuals"):
+                    with dsl.ParallelFor(shards, name="removal-weights") as shard:
+                        fitted = chain(of_phase("weights"), round_uri=round_uri, shard=shard)
                     with dsl.ParallelFor(shards, name="removals") as shard:
-                        evaluated = chain(of_phase("coalitions"), round_uri=round_uri, shard=shard)
+                        evaluated = chain(of_phase("coalitions"), fitted, round_uri=round_uri, shard=shard)
                     chain(of_phase("results"), evaluated, round_uri=round_uri)
                 with dsl.Else(name="no-counterfactuals"):
                     chain(of_phase("results"), round_uri=round_uri)

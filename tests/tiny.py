@@ -57,7 +57,7 @@ ODD = [
     ),
 ]
 """Names that a spreadsheet, a terminal or a table could misread."""
-SHARDED = of_phase("coalitions")
+SHARDED = of_phase("weights", "coalitions")
 
 
 def configured(workdir: Path, *overrides: str) -> Config:

@@ -12,7 +12,7 @@ from servers import CREDENTIALS
 from tasks import Cluster, Ended
 
 from apportion.config.round import Config
-from apportion.config.stages import of_phase
+from apportion.config.stages import Phase, of_phase
 from apportion.rounds.round import Round
 from pipelines.parameters import parameters
 
@@ -54,12 +54,14 @@ def run_round(cluster: Cluster, config: Config, times: dict[str, float]) -> Done
 
 
 def evaluate(cluster: Cluster, uri: str, shards: list[int]) -> None:
-    def chain(shard: int) -> None:
-        for stage in of_phase("coalitions"):
-            cluster.run(stage, round_uri=uri, shard=shard)
+    for phase in ("weights", "coalitions"):
 
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(chain, shards))
+        def chain(shard: int, phase: Phase = phase) -> None:
+            for stage in of_phase(phase):
+                cluster.run(stage, round_uri=uri, shard=shard)
+
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(chain, shards))
 
 
 def kill_at_work(cluster: Cluster, uri: str) -> tuple[Ended, dict[str, str], str]:

@@ -63,7 +63,7 @@ from tiny import concluded, evaluated, planned, prepared
 
 uri = planned(Path(sys.argv[1]), *sys.argv[2:]).uri
 prepared(uri)
-evaluated(uri)
+made = evaluated(uri)
 concluded(uri)
 this_round = Round.open(uri)
 """

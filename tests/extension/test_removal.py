@@ -24,9 +24,19 @@ class Averaged(RemovalOptions):
 '''
 
 CHECK = """
+from apportion.rounds.weights import all_weights, shared_costs
+from tiny import commit
+
 weights = list((Path(sys.argv[1]) / "store" / "checkpoints").glob("*.safetensors"))
 images = list((Path(sys.argv[1]) / "store" / "samples").glob("*.safetensors"))
-print(len(weights), len(images), len(this_round.credits.of("colourfulness_p90")))
+needed = all_weights(this_round)
+shards = [set(this_round.part(list(needed), shard)) for shard in range(2)]
+assert shards[0] and shards[1] and not shards[0] & shards[1]
+assert sum(row.shared for row in needed.values()) == 3
+(shared,) = shared_costs(this_round).values()
+assert commit(this_round).seconds["finetune"] >= sum(cost.finetune for cost in shared) > 0
+assert "weights that coalitions share (averaged)" in this_round.read("report.html").decode()
+print(made["finetune"], len(weights), len(images), len(this_round.credits.of("colourfulness_p90")))
 """
 
 
@@ -49,6 +59,7 @@ def test_a_removal_method_is_two_files(tmp_path):
     assert len(overlay.changed) == 2
     removal = "removal={method: averaged, fitting: {steps: 2, lr: 0.001}}"
     said = overlay.run("-c", ROUND + CHECK, str(tmp_path / "work"), *SMALLEST, removal)
-    # The base model, one model for each of three contributors, and an untrained one for each of two seeds of
-    # the empty coalition; images of six coalitions, and of both endpoints twice.
-    assert said.split()[-3:] == ["6", "10", "3"]
+    # Shards make one model for each of three contributors, and an untrained one for each of two seeds of the
+    # empty coalition; with the base model these are six. Images are of six coalitions, and of both endpoints
+    # twice.
+    assert said.split()[-4:] == ["5", "6", "10", "3"]

@@ -80,7 +80,7 @@ def test_the_golden_yaml_is_what_the_code_compiles_to(compiled):
 def test_the_pipeline_runs_every_stage(specification):
     names = [stage_of(name) for _, name, _ in tasks(specification)]
     assert set(names) == set(STAGES)
-    repeated = of_phase("coalitions", "results")  # with and without a second loop over the coalitions
+    repeated = of_phase("weights", "coalitions", "results")  # with and without a second loop over coalitions
     assert {name for name in names if names.count(name) == 2} == set(repeated)
     assert len(names) == len(STAGES) + len(repeated)
 
@@ -145,16 +145,38 @@ def test_tasks_pass_on_only_an_address_and_small_numbers(specification):
 def test_coalitions_are_evaluated_in_loops_over_shards(specification):
     every_task = [task for dag in dags(specification).values() for task in dag["tasks"].values()]
     loops = [task["parameterIterator"] for task in every_task if "parameterIterator" in task]
-    assert [loop["items"] for loop in loops] == [{"inputParameter": "pipelinechannel--shards"}] * 2
+    assert [loop["items"] for loop in loops] == [{"inputParameter": "pipelinechannel--shards"}] * 4
     inside = {dag for dag, name, _ in tasks(specification) if STAGES[stage_of(name)].sharded}
     assert all(name.startswith("comp-for-loop") for name in inside)
-    assert len(inside) == 2
+    assert len(inside) == 4  # weights, then what is made from them; twice
+
+
+def test_no_coalition_is_sampled_before_all_weights_are_made(specification):
+    """Shards divide the weights, and a coalition may need weights of any shard."""
+    loops = {
+        dag: {STAGES[stage_of(name)].phase for name in body["tasks"]}
+        for dag, body in dags(specification).items()
+        if any(STAGES[stage_of(name)].sharded for name in body["tasks"] if stage_of(name) in STAGES)
+    }
+    assert sorted(map(sorted, loops.values())) == [["coalitions"]] * 2 + [["weights"]] * 2
+    waits = 0
+    for body in dags(specification).values():
+        phases = {
+            name: loops[task["componentRef"]["name"]]
+            for name, task in body["tasks"].items()
+            if task["componentRef"]["name"] in loops
+        }
+        for name, phase in phases.items():
+            if phase == {"coalitions"}:
+                (before,) = body["tasks"][name]["dependentTasks"]
+                assert phases[before] == {"weights"}
+                waits += 1
+    assert waits == 2
 
 
 def test_stages_wait_for_each_other(specification):
-    """train → prune, finetune → sample → score in a shard, evaluate → publish, and only where `plan` found
-    work."""
-    pairs = {"prune": "train", "sample": "finetune", "score": "sample", "publish": "evaluate"}
+    """train → prune, sample → score in a shard, evaluate → publish, and only where `plan` found work."""
+    pairs = {"prune": "train", "score": "sample", "publish": "evaluate"}
     for dag in dags(specification).values():
         waits = {stage_of(name): task.get("dependentTasks", []) for name, task in dag["tasks"].items()}
         for stage in pairs.keys() & waits.keys():
@@ -213,7 +235,7 @@ def test_files_of_removed_stages_are_stale(tmp_path):
     assert generate.stale(tmp_path) == [tmp_path / "gone.py"]
 
 
-@pytest.mark.parametrize("phase", ["models", "coalitions", "credits", "results"])
+@pytest.mark.parametrize("phase", ["models", "weights", "coalitions", "credits", "results"])
 def test_a_stage_that_is_added_to_the_table_is_in_the_pipeline(phase, monkeypatch, tmp_path):
     rows = list(STAGES.items())
     position = list(STAGES).index(of_phase(phase)[0]) + 1
@@ -227,7 +249,7 @@ def test_a_stage_that_is_added_to_the_table_is_in_the_pipeline(phase, monkeypatc
     spec.loader.exec_module(sys.modules[spec.name])
     specification = json_format.MessageToDict(attribution().pipeline_spec)
     audits = [task for _, name, task in tasks(specification) if stage_of(name) == "audit"]
-    assert len(audits) == (2 if phase in ("coalitions", "results") else 1)
+    assert len(audits) == (2 if phase in ("weights", "coalitions", "results") else 1)
     previous = rows[position - 1][0]
     assert all(previous in [stage_of(name) for name in task["dependentTasks"]] for task in audits)
 

@@ -9,9 +9,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-Phase = Literal["plan", "models", "coalitions", "credits", "results", "exit"]
-"""Where in the pipeline a stage runs. `coalitions`: once per shard, on the shard's part of the coalitions,
-again for the coalitions that the credits require. `exit`: at the end, also of a pipeline that failed."""
+Phase = Literal["plan", "models", "weights", "coalitions", "credits", "results", "exit"]
+"""Where in the pipeline a stage runs. `weights` and `coalitions`: once per shard, and again for the
+coalitions that the credits require; first `weights`, each shard on its part of the training runs, then, when
+all shards are done, `coalitions`, each shard on its part of the coalitions. `exit`: at the end, also of a
+pipeline that failed."""
 
 
 class StageRow(NamedTuple):
@@ -26,14 +28,16 @@ class StageRow(NamedTuple):
 
     @property
     def sharded(self) -> bool:
-        return self.phase == "coalitions"
+        return self.phase in ("weights", "coalitions")
 
 
 STAGES: dict[str, StageRow] = {
     "plan": StageRow("plan", "what a round evaluates, or that there is nothing to do", tracked=True),
     "train": StageRow("models", "the base model, and what properties are measured against", accelerated=True),
     "prune": StageRow("models", "the pruned model that fine-tuning starts from", accelerated=True),
-    "finetune": StageRow("coalitions", "models of one shard's coalitions", accelerated=True),
+    "finetune": StageRow(
+        "weights", "weights that coalitions are sampled from, one shard's", accelerated=True
+    ),
     "sample": StageRow("coalitions", "images of one shard's coalitions", accelerated=True),
     "score": StageRow("coalitions", "ledger records of one shard's coalitions", accelerated=True),
     "attribute": StageRow("credits", "credits, and how many more evaluations they call for"),

@@ -4,7 +4,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from apportion.config.removal import Part, TrainingRun
 from apportion.config.sampling import Sampling
 from apportion.diffusion.compute import Compute
 from apportion.diffusion.family import family_of
@@ -13,6 +12,7 @@ from apportion.progress import Ticker
 from apportion.records import Cost, Recipe, Wanted
 from apportion.rounds.cost import cost_header, read_cost, timed
 from apportion.rounds.round import Round
+from apportion.rounds.weights import own_part
 from apportion.store import Store
 
 
@@ -34,8 +34,8 @@ def load_sampler(this_round: Round, wanted: Wanted, compute: Compute) -> tuple[S
     keys = this_round.weights_keys(wanted)
     loaded = [load_model(this_round.store, recipe, key, compute) for key in keys]
     models, weights = [model for model, _ in loaded], [part.weight for part in mixture.parts]
-    own = Part(TrainingRun(wanted.seed, this_round.data(wanted)))
-    cost = loaded[0][1] if mixture.parts == (own,) else Cost(device=compute.name)
+    alone = mixture.parts == (own_part(this_round, wanted),)
+    cost = loaded[0][1] if alone else Cost(device=compute.name)
     if mixture.average == "weights":
         return Sampler((averaged(models, weights),), conditions=mixture.conditions), cost
     return Sampler(tuple(models), tuple(weights), mixture.conditions), cost

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from apportion.datasets import duplicates
 from apportion.diffusion.images import TrainingImages
 from apportion.properties import PROPERTIES
-from apportion.records import Credits, Evaluation, Purpose, samples_address
+from apportion.records import Cost, Credits, Purpose, samples_address
 from apportion.report.attribution import ATTRIBUTIONS
 from apportion.report.page import SHOWN, Grid, Page
 from apportion.report.tables import CostLine
@@ -19,6 +19,7 @@ from apportion.rounds.cost import read_cost
 from apportion.rounds.round import Round
 from apportion.rounds.samples import load_samples
 from apportion.rounds.training_data import read_contributions, training_images
+from apportion.rounds.weights import shared_costs
 from apportion.store.layout import samples_key, weights_key
 from apportion.valuation.methods import METHODS
 
@@ -123,15 +124,18 @@ def _costs(this_round: Round) -> Iterator[CostLine]:
         if this_round.store.exists(key):
             cost = read_cost(this_round.store.get(key), this_round.store.where(key))
             yield CostLine(label, 1, cost.finetune, cost.device)
+    for game, costs in shared_costs(this_round).items():
+        label = f"weights that coalitions share ({_made(this_round, game)})"
+        yield CostLine(label, len(costs), sum(cost.finetune for cost in costs), _devices(costs))
     for purpose, label in purposes().items():
         evaluations = [evaluation for _, evaluation in this_round.evaluations(purpose)]
         if evaluations:
-            seconds = sum(evaluation.cost.total for evaluation in evaluations)
-            yield CostLine(label, len(evaluations), seconds, _devices(evaluations))
+            costs = [evaluation.cost for evaluation in evaluations]
+            yield CostLine(label, len(costs), sum(cost.total for cost in costs), _devices(costs))
 
 
-def _devices(evaluations: list[Evaluation]) -> str:
-    return ", ".join(sorted({evaluation.cost.device for evaluation in evaluations}))
+def _devices(costs: list[Cost]) -> str:
+    return ", ".join(sorted({cost.device for cost in costs}))
 
 
 def _facts(this_round: Round) -> list[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """An opened round: its plan, manifest, games and store, and what every stage reads from them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeVar
@@ -34,6 +34,7 @@ from apportion.store import Store, layout, open_store
 from apportion.store.layout import round_key, round_uri, split_round_uri
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,25 @@ class Round:
         return followed and not self.ledger.pending(self.wanted)
 
     def pending(self, shard: int = 0) -> list[Wanted]:
-        """What shard `shard` still has to evaluate. Retrained coalitions come first, so that each shard gets
-        its part of the expensive ones.
+        """What shard `shard` still has to evaluate."""
+        return self.ledger.pending(self.part(self.distinct(), shard))
 
-        Coalitions are assigned to shards from everything that the round evaluates, not from what is left, so
-        a shard that starts later than another, or again, never takes over coalitions of the other.
-        """
+    def distinct(self) -> list[Wanted]:
+        """Everything that the round evaluates, each evaluation once. Retrained coalitions come first, so that
+        each shard gets its part of the expensive ones."""
+        unique = {item.key: item for item in self.wanted}
+        return sorted(unique.values(), key=lambda item: not self.is_retrained(item))
+
+    def part(self, items: Sequence[T], shard: int) -> Sequence[T]:
+        """What of `items` a shard works on. They must be all items of the round, not those that are left:
+        then a shard that starts later than another, or again, never takes over items of the other. Raises
+        ConfigError for a shard that the round does not have."""
         shards = self.config.compute.shards
         if not 0 <= shard < shards:
             raise ConfigError(
                 f"found shard {shard} of round {self.id}, expected 0 to {shards - 1} (compute.shards)"
             )
-        unique = {item.key: item for item in self.wanted}
-        ordered = sorted(unique.values(), key=lambda item: not self.is_retrained(item))
-        return self.ledger.pending(ordered[shard::shards])
+        return items[shard::shards]
 
     def data(self, wanted: Wanted) -> tuple[str, ...]:
         """Sorted data hashes of a coalition's members."""

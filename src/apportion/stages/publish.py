@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from apportion.evaluation.lds import spearman
-from apportion.records import Commit, Credit, Credits, Evaluation
+from apportion.records import Commit, Cost, Credit, Credits
 from apportion.report.page import figures, render
 from apportion.report.spreadsheets import statement_table
 from apportion.rounds import heads
 from apportion.rounds.report_data import outline, page
 from apportion.rounds.round import Round
+from apportion.rounds.weights import shared_costs
 from apportion.store import layout
 from apportion.tracking import Tracker, open_tracker
 from apportion.version import code
@@ -46,7 +47,7 @@ def run(round_uri: str) -> str:
             previous=None if before is None else before.round,
             project=project,
             tracking_run=tracking_run,
-            seconds=seconds(evaluation for _, evaluation in this_round.all_evaluations()),
+            seconds=seconds(costs(this_round)),
             code=code(),
         )
         this_round.write(layout.COMMIT_FILE, commit.dump)
@@ -62,13 +63,19 @@ def statement(this_round: Round) -> str:
     return statement_table(names, this_round.credits, this_round.evidence, this_round.manifest)
 
 
-def seconds(evaluations: Iterable[Evaluation]) -> dict[str, float]:
-    """The compute of evaluations, by step."""
+def costs(this_round: Round) -> list[Cost]:
+    """What each evaluation of a round cost, and each set of weights that coalitions share."""
+    shared = [cost for costs in shared_costs(this_round).values() for cost in costs]
+    return shared + [evaluation.cost for _, evaluation in this_round.all_evaluations()]
+
+
+def seconds(costs: Iterable[Cost]) -> dict[str, float]:
+    """The compute of all costs together, by step."""
     total: dict[str, float] = defaultdict(float)
-    for evaluation in evaluations:
-        total["finetune"] += evaluation.cost.finetune
-        total["sample"] += evaluation.cost.sample
-        total["score"] += evaluation.cost.score
+    for cost in costs:
+        total["finetune"] += cost.finetune
+        total["sample"] += cost.sample
+        total["score"] += cost.score
     return {step: float(f"{value:.3f}") for step, value in total.items()}
 
 
@@ -118,11 +125,10 @@ def metrics(this_round: Round, before: Credits | None) -> dict[str, float]:
         for faith in judgement.faithfulness:
             if faith.rho is not None:
                 numbers[f"faithfulness/alpha_{faith.alpha:g}/{judgement.property}"] = faith.rho
-    evaluations = [evaluation for _, evaluation in this_round.all_evaluations()]
-    numbers |= {f"seconds/{step}": value for step, value in seconds(evaluations).items()}
-    costs = [evaluation.cost for evaluation in evaluations]
-    on_gpu = [cost.finetune + cost.sample for cost in costs if not cost.device.startswith("cpu")]
-    on_gpu += [cost.score for cost in costs if cost.scored_on and not cost.scored_on.startswith("cpu")]
+    spent = costs(this_round)
+    numbers |= {f"seconds/{step}": value for step, value in seconds(spent).items()}
+    on_gpu = [cost.finetune + cost.sample for cost in spent if not cost.device.startswith("cpu")]
+    on_gpu += [cost.score for cost in spent if cost.scored_on and not cost.scored_on.startswith("cpu")]
     numbers["gpu_seconds"] = sum(on_gpu)
     return numbers | _rank_correlations(this_round, before)
 

@@ -13,11 +13,7 @@ from apportion.rounds.samples import dump_samples
 def run(round_uri: str, shard: int = 0) -> int:
     """Makes what is missing; returns how many sets of images were made."""
     this_round = Round.open(round_uri)
-    return make(this_round, this_round.pending(shard), shard)
-
-
-def make(this_round: Round, todo: list[Wanted], shard: int = 0) -> int:
-    """As `run`, for coalitions that the caller chooses."""
+    todo = this_round.pending(shard)
     images = [this_round.games[item.game].sampling.images for item in todo]
     made = 0
     with bar(sum(images), f"sample {shard}", "image") as progress:
