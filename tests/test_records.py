@@ -33,13 +33,13 @@ from apportion.records import (
     Game,
     Interaction,
     Judgement,
+    LdsScore,
     Manifest,
     Measurement,
     PilotResult,
     Plan,
     Recipe,
     Record,
-    Score,
     Start,
     StoppingStatus,
     Wanted,
@@ -99,7 +99,7 @@ def evaluation(seed: int = 3, members: tuple[str, ...] = (A, B), /, **values: fl
 
 CHANGE = Counterfactual(label="top 2", game=A, removed=("ada",), key=B, change=0.5, se=None, value=3.5)
 FAITH = Faith(alpha=0.5, rho=0.75, low=None, high=None, pairs=24, status="faithful")
-SCORE = Score(method="kernelshap", alpha=0.5, lds=0.625, low=0.5, high=0.75, held_out=24)
+SCORE = LdsScore(method="kernelshap", alpha=0.5, lds=0.625, low=0.5, high=0.75, held_out=24)
 CREDIT = Credit(
     property="fid",
     method="leverage",

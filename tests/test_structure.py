@@ -16,6 +16,34 @@ def test_a_class_name_has_one_meaning():
     assert [name for name, count in classes.items() if count > 1] == []
 
 
+SHARED_NAMES = {"main", "run", "run_text", "load", "dump", "read", "check", "checked", "covers", "log"}
+"""Functions that several modules have, each for its own kind of thing: they are called as `module.name`."""
+PRIVATE_TO_MODULES = {"draw", "first", "fit", "follow", "pilot", "prepare", "render", "table", "parser"}
+"""Names of functions whose modules have nothing to do with each other."""
+
+
+def test_a_name_has_one_meaning():
+    """Functions and constants too, in the package."""
+    names = Counter(
+        name
+        for path in SOURCES
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        for name in defined(node)
+        if not name.startswith("_") and len(name) > 1
+    )
+    several = {name for name, count in names.items() if count > 1}
+    assert several - SHARED_NAMES - PRIVATE_TO_MODULES - {"Array", "HERE"} == set()
+
+
+def defined(node: ast.stmt) -> list[str]:
+    """The names that a statement of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return [node.name]
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else targets
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
 def test_what_only_the_family_ddpm_knows():
     """Training, removal, stages and records are written for any family."""
     own = re.compile(r"UNet2DModel|DDIM|timesteps.*1000|\"RGB\"|in_channels")

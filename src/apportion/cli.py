@@ -153,7 +153,7 @@ def print_credits(this_round: "Round") -> None:
         for pilot in credits.pilots:
             if pilot.property == name:
                 console.print(f"  retrained coalitions: {pilot.reason}", soft_wrap=True)
-        console.print(credits_table(credits, name))
+        console.print(table_of_credits(credits, name))
     for method, text in credits.covers.items():
         console.print(f"Intervals by {method} cover {text}.")
     if credits.stopping:
@@ -186,7 +186,7 @@ def next_step(stopping: StoppingStatus) -> str:
     return f"{step} ({stopping.reason})"
 
 
-def credits_table(credits: Credits, name: str) -> Table:
+def table_of_credits(credits: Credits, name: str) -> Table:
     """One property's credits, the best first (where lower is better, the smallest first)."""
     import numpy as np
 

@@ -16,26 +16,26 @@ from apportion.config.stages import STAGES
 from apportion.config.tracking import TrackingOptions
 from apportion.errors import ConfigError
 
-LARGEST = 256 * 1024
+MAX_BYTES = 256 * 1024
 """Bytes of a run's parameters that a cluster can carry at most."""
 USUAL = 10_000
 """Bytes of a run's parameters that KFP's API server accepts, unless its MAX_PARAMETER_BYTES differs."""
 
 
-def parameters(config: Config) -> dict[str, Any]:
+def run_parameters(config: Config) -> dict[str, Any]:
     """The parameters of a run. Raises ConfigError where pods cannot use them or they are too long."""
     check_shared(config)
     values = {"config": config.model_dump_json(), "shards": list(range(config.compute.shards))}
-    if (size := _size(values)) > LARGEST:
+    if (size := _size(values)) > MAX_BYTES:
         raise ConfigError(
-            f"found a configuration of {size:,} bytes, expected at most {LARGEST:,}; shorten its longest "
+            f"found a configuration of {size:,} bytes, expected at most {MAX_BYTES:,}; shorten its longest "
             "lists"
         )
     return values
 
 
 def remarks(config: Config, values: dict[str, Any]) -> list[tuple[int, str]]:
-    """What the user should check, each as a level of logging and a text. values: the `parameters`."""
+    """What the user should check, each as a level of logging and a text. values: from `run_parameters`."""
     result = []
     for option, path in _paths_in_pods(config).items():
         volumes = [
@@ -69,7 +69,7 @@ def check_shared(config: Config) -> None:
     """
     if urlsplit(config.store).scheme != "s3":
         raise _not_shared("store", config.store, "s3://bucket/prefix, which all pods reach")
-    check_tracking(config.tracking)
+    check_tracking_address(config.tracking)
     for option, path in _paths_in_pods(config).items():
         if not path.startswith("/") or "{workdir}" in path:
             expected = (
@@ -79,7 +79,7 @@ def check_shared(config: Config) -> None:
             raise _not_shared(option, path, expected)
 
 
-def check_tracking(tracking: TrackingOptions) -> None:
+def check_tracking_address(tracking: TrackingOptions) -> None:
     """As `check_shared`, for the section `tracking` alone."""
     if tracking.uri is None:
         return

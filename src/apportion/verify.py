@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from apportion.errors import Damaged
-from apportion.report.spreadsheets import credits_table
+from apportion.report.spreadsheets import credits_csv
 from apportion.rounds.round import Round
 from apportion.stages.attribute import credits_of, follow
 from apportion.stages.evaluate import evidence_of
@@ -20,7 +20,7 @@ machines, whose libraries may add numbers in another order."""
 
 MAKE: dict[str, Callable[[Round], bytes]] = {
     layout.CREDITS_FILE: lambda this_round: credits_of(this_round).dump(),
-    layout.CREDITS_CSV: lambda this_round: credits_table(this_round.credits).encode(),
+    layout.CREDITS_CSV: lambda this_round: credits_csv(this_round.credits).encode(),
     layout.FOLLOWUP_FILE: lambda this_round: follow(this_round).dump(),
     layout.EVIDENCE_FILE: lambda this_round: evidence_of(this_round).dump(),
     layout.STATEMENT_FILE: lambda this_round: statement(this_round).encode(),

@@ -16,7 +16,7 @@ from apportion.diffusion.ddpm import FAMILY
 from apportion.diffusion.ddpm.prune import prune
 from apportion.diffusion.ddpm.sample import noise_schedule
 from apportion.diffusion.ddpm.unet import build, dump, load
-from apportion.diffusion.family import parameters
+from apportion.diffusion.family import parameter_count
 from apportion.errors import Damaged
 from apportion.safetensors import header
 
@@ -39,7 +39,7 @@ def test_round_trip(attention, made):
     back = load(data)
     assert torch.equal(output(back), output(unet))
     assert dump(back) == dump(unet)
-    assert parameters(back) == parameters(unet)
+    assert parameter_count(back) == parameter_count(unet)
     assert header(data)["seconds"] == "12.5"
     assert not back.training
     assert all(p.requires_grad for p in back.parameters())

@@ -13,7 +13,7 @@ from apportion.config.family import FAMILIES, Model
 from apportion.config.fitting import Fitting
 from apportion.diffusion import train
 from apportion.diffusion.ddpm import FAMILY, Ddpm
-from apportion.diffusion.family import Family, family_of, parameters
+from apportion.diffusion.family import Family, family_of, parameter_count
 
 ALPHAS = (1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)).cumprod(0)
 
@@ -34,7 +34,7 @@ def test_signal_to_noise_is_that_of_the_linear_schedule():
 
 
 def test_parameters_are_counted():
-    assert parameters(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1, bias=False))) == 3 * 4 + 4 + 4
+    assert parameter_count(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 1, bias=False))) == 3 * 4 + 4 + 4
 
 
 class Net(nn.Module):

@@ -14,7 +14,7 @@ from apportion.config.removal import Pruning
 from apportion.diffusion.ddpm import FAMILY
 from apportion.diffusion.ddpm.prune import IMPORTANCE, prune
 from apportion.diffusion.ddpm.unet import build, dump, load
-from apportion.diffusion.family import parameters
+from apportion.diffusion.family import parameter_count
 from apportion.diffusion.train import fit
 
 CIFAR = DdpmOptions(
@@ -45,8 +45,8 @@ def cifar():
 
 
 def test_the_model_of_the_paper_has_its_published_size_before_and_after_pruning(cifar):
-    assert parameters(build(CIFAR, 32, 0)) == pytest.approx(35.7e6, rel=0.005)
-    assert parameters(cifar) == pytest.approx(19.8e6, rel=0.03)
+    assert parameter_count(build(CIFAR, 32, 0)) == pytest.approx(35.7e6, rel=0.005)
+    assert parameter_count(cifar) == pytest.approx(19.8e6, rel=0.03)
     assert cifar(torch.zeros(2, 3, 32, 32), torch.tensor([1, 999])).sample.shape == (2, 3, 32, 32)
 
 
@@ -152,8 +152,8 @@ def test_the_output_keeps_its_channels_and_every_ratio_leaves_a_working_model(ra
 
 
 def test_a_higher_ratio_leaves_fewer_parameters():
-    sizes = [parameters(build(SMALL, 8, 0))]
-    sizes += [parameters(small(ratio=ratio)) for ratio in (0.25, 0.5, 0.75)]
+    sizes = [parameter_count(build(SMALL, 8, 0))]
+    sizes += [parameter_count(small(ratio=ratio)) for ratio in (0.25, 0.5, 0.75)]
     assert sizes == sorted(set(sizes), reverse=True)
 
 
@@ -162,7 +162,7 @@ def test_random_pruning_depends_on_the_seed_and_pruning_by_magnitude_does_not():
     drawn = [dump(small(seed, importance="random")) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert drawn[0] != dump(small(0))
-    assert parameters(small(0, importance="random")) == parameters(small(0))
+    assert parameter_count(small(0, importance="random")) == parameter_count(small(0))
 
 
 def test_the_global_generator_is_left_alone():

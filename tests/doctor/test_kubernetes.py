@@ -808,7 +808,7 @@ def test_inside_a_cluster(cluster: KubernetesApi, tmp_path: Path, monkeypatch: p
 
 def test_a_check_has_a_time_limit(cluster: KubernetesApi, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes longer does not stop the others."""
-    monkeypatch.setattr(checking, "SECONDS", 0.3)
+    monkeypatch.setattr(checking, "CHECK_SECONDS", 0.3)
     monkeypatch.setattr(client.CoreV1Api, "list_node", lambda *_, **__: time.sleep(2))
     findings = check()
     check_finding(findings["nodes: gpu"], "failed", "no answer within 0.3 s")

@@ -145,7 +145,7 @@ def test_a_folder(tmp_path: Path) -> None:
 
 def test_a_server_that_never_answers(behind_proxy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check ends at its time limit, and those after it have time limits of their own."""
-    monkeypatch.setattr(checking, "SECONDS", 0.3)
+    monkeypatch.setattr(checking, "CHECK_SECONDS", 0.3)
     findings = behind_proxy(lambda *_: time.sleep(2) or Answer(503, {}, b""))
     check_finding(findings["store"], "failed", "no answer within 0.3 s")
     check_finding(findings["store: clock"], "failed", "no answer within 0.3 s")

@@ -42,7 +42,7 @@ def of_length(length: int) -> str:
         "tracking.artifacts=file:///artifacts",
         "data={source: folder, path: images, resolution: 16}",
         "network=features.safetensors",
-        of_length(submission.LARGEST),
+        of_length(submission.MAX_BYTES),
     ],
     ids=lambda override: override[:30],
 )

@@ -3,10 +3,10 @@
 import pytest
 
 from apportion.evaluation.verdict import verdict, weakest_score
-from apportion.records import Faith, Judgement, Score
+from apportion.records import Faith, Judgement, LdsScore
 
 
-def judged(statuses: list[str], scores: list[Score], published: str = "leverage") -> Judgement:
+def judged(statuses: list[str], scores: list[LdsScore], published: str = "leverage") -> Judgement:
     faiths = [Faith(alpha=0.5, rho=0.6, low=0.2, high=0.8, pairs=24, status=status) for status in statuses]
     return Judgement(
         property="fid",
@@ -17,9 +17,9 @@ def judged(statuses: list[str], scores: list[Score], published: str = "leverage"
     )
 
 
-def score(lds: float | None, low: float | None, method: str = "leverage", alpha: float = 0.5) -> Score:
+def score(lds: float | None, low: float | None, method: str = "leverage", alpha: float = 0.5) -> LdsScore:
     high = None if low is None else 0.95
-    return Score(method=method, alpha=alpha, lds=lds, low=low, high=high, held_out=24)
+    return LdsScore(method=method, alpha=alpha, lds=lds, low=low, high=high, held_out=24)
 
 
 GOOD = score(0.7, 0.3)

@@ -15,8 +15,8 @@ from apportion.records import (
     Evidence,
     Faith,
     Judgement,
+    LdsScore,
     Manifest,
-    Score,
 )
 from apportion.report.attribution import ATTRIBUTIONS
 from apportion.report.page import Grid, Page
@@ -194,8 +194,8 @@ def _judgement(names: list[str], name: str, i: int) -> Judgement:
     )
 
 
-def _score(method: str, lds: float) -> Score:
-    return Score(method=method, alpha=0.5, lds=lds, low=lds - 0.25, high=min(1.0, lds + 0.2), held_out=24)
+def _score(method: str, lds: float) -> LdsScore:
+    return LdsScore(method=method, alpha=0.5, lds=lds, low=lds - 0.25, high=min(1.0, lds + 0.2), held_out=24)
 
 
 def grids(images: np.ndarray) -> tuple[Grid, ...]:

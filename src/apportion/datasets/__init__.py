@@ -6,7 +6,7 @@ from typing import Any
 
 from apportion.config.data import Folder, OpenMoji
 from apportion.datasets import folder, openmoji
-from apportion.datasets.contribution import SHOWN, Contribution
+from apportion.datasets.contribution import LISTED, Contribution
 from apportion.errors import DataError
 
 SOURCES: dict[str, Any] = {"openmoji": openmoji.load, "folder": folder.load}
@@ -27,7 +27,7 @@ def load(data: OpenMoji | Folder, condition: str | None = None) -> list[Contribu
 
 
 def duplicates(contributions: Iterable[Contribution]) -> list[str]:
-    """Warnings about images that several contributors gave: one for each of the first SHOWN images, then one
+    """Warnings about images that several contributors gave: one for each of the first LISTED images, then one
     with the number of all. Empty where there are none.
 
     Contributions are read one by one, so that they need not be in memory together.
@@ -37,10 +37,10 @@ def duplicates(contributions: Iterable[Contribution]) -> list[str]:
         for pixels, title in zip(contribution.pixel_hashes, contribution.titles, strict=True):
             titles_by_image.setdefault(pixels, {}).setdefault(contribution.name, title)
     shared = sorted(list(titles.items()) for titles in titles_by_image.values() if len(titles) > 1)
-    warnings = [_warning(titles) for titles in shared[:SHOWN]]
-    if len(shared) > SHOWN:
+    warnings = [_warning(titles) for titles in shared[:LISTED]]
+    if len(shared) > LISTED:
         warnings.append(
-            f"{len(shared)} images in all were given by more than one contributor; the first {SHOWN} are "
+            f"{len(shared)} images in all were given by more than one contributor; the first {LISTED} are "
             "named above"
         )
     return warnings

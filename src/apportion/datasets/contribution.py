@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from apportion.config.hashing import digest
 from apportion.errors import DataError
 
-SHOWN = 10
+LISTED = 10
 """The number of problems that one message lists; it also says how many there are in all."""
 
 
@@ -128,6 +128,6 @@ def refuse(problems: Sequence[str], what: str, expected: str) -> None:
 
 
 def first(lines: Sequence[str]) -> list[str]:
-    """The first SHOWN lines, and a last one with the number of the others."""
-    rest = len(lines) - SHOWN
-    return [*lines[:SHOWN], f"… and {rest} more"] if rest > 0 else list(lines)
+    """The first LISTED lines, and a last one with the number of the others."""
+    rest = len(lines) - LISTED
+    return [*lines[:LISTED], f"… and {rest} more"] if rest > 0 else list(lines)

@@ -37,7 +37,7 @@ LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 REQUIRED = ("path", "contributor")
 OPTIONAL = ("label", "joined")
 NAME_LENGTH = 100
-LARGEST = 80_000_000
+MAX_PIXELS = 80_000_000
 """Pixels. A larger image is a decompression bomb, or far larger than data.resolution can be."""
 
 UNFIT = {
@@ -337,13 +337,13 @@ def picture(file: Path) -> Image.Image:
     decoded or is too large."""
     try:
         with warnings.catch_warnings():
-            # Pillow warns of images that LARGEST refuses below.
+            # Pillow warns of images that MAX_PIXELS refuses below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(file, formats=FORMATS) as image:
-                if image.width * image.height > LARGEST:
+                if image.width * image.height > MAX_PIXELS:
                     raise ValueError(
-                        f"{image.width}x{image.height} pixels, expected at most {LARGEST} (a decompression "
-                        "bomb?)"
+                        f"{image.width}x{image.height} pixels, expected at most {MAX_PIXELS} (a "
+                        "decompression bomb?)"
                     )
                 return _on_white(ImageOps.exif_transpose(image))
     except Exception as error:  # the decoders of Pillow raise errors of any kind for damaged files

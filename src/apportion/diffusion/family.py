@@ -88,6 +88,6 @@ def family_of(options: FamilyOptions) -> Family:
     return implementation
 
 
-def parameters(model: nn.Module) -> int:
+def parameter_count(model: nn.Module) -> int:
     """The number of parameters."""
     return sum(p.numel() for p in model.parameters())

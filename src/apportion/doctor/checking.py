@@ -12,7 +12,7 @@ from apportion.errors import ApportionError
 Result = Literal["ok", "warning", "failed", "skipped"]
 log = logging.getLogger(__name__)
 
-SECONDS = 30.0
+CHECK_SECONDS = 30.0
 """The time limit of a check."""
 
 
@@ -72,11 +72,13 @@ def run_check(check: str, act: Callable[[], Answer]) -> Finding:
     answers: list[Answer] = []
     worker = threading.Thread(target=lambda: answers.append(_answer(act)), daemon=True)
     worker.start()
-    worker.join(SECONDS)
+    worker.join(CHECK_SECONDS)
     if answers:
         answer = answers[0]
     else:
-        answer = failed(f"no answer within {SECONDS:g} s", "check the network and the log of the server")
+        answer = failed(
+            f"no answer within {CHECK_SECONDS:g} s", "check the network and the log of the server"
+        )
     return Finding(check, answer.result, masked(answer.message), masked(answer.fix))
 
 

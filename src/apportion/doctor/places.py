@@ -15,7 +15,7 @@ from apportion.errors import StoreError
 from apportion.store import S3Store, Store, open_store
 from apportion.store.lifecycle import expires_after, threats
 from apportion.store.refusals import MAX_CLOCK_DIFFERENCE, duration_text
-from apportion.submission import check_tracking as check_shared
+from apportion.submission import check_tracking_address
 from apportion.tracking import open_tracker
 
 NOTABLE = timedelta(seconds=60)
@@ -101,7 +101,7 @@ def check_tracking(config: Config) -> Iterator[Finding]:
 
     def writable() -> Answer:
         if is_for_cluster(config):
-            check_shared(config.tracking)
+            check_tracking_address(config.tracking)
         open_tracker(config.tracking).check()
         experiment = config.tracking.experiment
         return ok(f"MLflow at {uri} can be written, and so can its artifacts (experiment {experiment})")

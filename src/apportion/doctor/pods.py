@@ -56,7 +56,7 @@ def check_pods(config: Config) -> Iterator[Finding]:
 
 def _configuration(config: Config) -> Answer:
     """Refuses what submitting refuses, for the same reason."""
-    remarks = submission.remarks(config, submission.parameters(config))
+    remarks = submission.remarks(config, submission.run_parameters(config))
     if warnings := [remark for level, remark in remarks if level > logging.INFO]:
         return warning("pods can use it", "; ".join(warnings))
     return ok("; ".join(["pods can use it", *(remark for _, remark in remarks)]))

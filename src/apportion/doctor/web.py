@@ -16,9 +16,9 @@ import certifi
 
 from apportion.doctor.checking import EarlyAnswer, failed
 
-SECONDS = 8.0
+REQUEST_SECONDS = 8.0
 """The timeout of connecting and of each read."""
-LARGEST = 1_000_000
+ANSWER_BYTES = 1_000_000
 """Bytes of a body that are read at most."""
 
 
@@ -45,10 +45,10 @@ def send(url: str, headers: Mapping[str, str], option: str, method: str = "GET")
     try:
         trust = ssl.create_default_context(cafile=os.environ.get("SSL_CERT_FILE") or certifi.where())
         opener = build_opener(_NoRedirects, HTTPSHandler(context=trust))
-        with opener.open(request, timeout=SECONDS) as reply:
-            return Reply(reply.status, reply.headers, reply.read(LARGEST))
+        with opener.open(request, timeout=REQUEST_SECONDS) as reply:
+            return Reply(reply.status, reply.headers, reply.read(ANSWER_BYTES))
     except HTTPError as error:
-        return Reply(error.code, error.headers, error.read(LARGEST))
+        return Reply(error.code, error.headers, error.read(ANSWER_BYTES))
     except (URLError, HTTPException, OSError) as error:
         reason = error.reason if isinstance(error, URLError) else error
         fix = f"check {option}, and what the network and its policies allow"

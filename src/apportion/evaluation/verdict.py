@@ -4,7 +4,7 @@ credits (docs/methods.md, "Faithfulness")."""
 from collections.abc import Sequence
 from typing import get_args
 
-from apportion.records import Faith, Judgement, Score, Status
+from apportion.records import Faith, Judgement, LdsScore, Status
 
 SEVERITY = {status: place for place, status in enumerate(get_args(Status))}
 """The place of each status, the worst first."""
@@ -19,7 +19,7 @@ def verdict(judgement: Judgement) -> Status:
     return game if score is None else min(game, prediction(score), key=SEVERITY.__getitem__)
 
 
-def prediction(score: Score) -> Status:
+def prediction(score: LdsScore) -> Status:
     """Whether credits predict retrained models: they do where the interval of their score is above 0, which
     excludes chance and a reversed order."""
     if score.lds is None or score.low is None:
@@ -34,11 +34,11 @@ def weakest_faith(faithfulness: Sequence[Faith]) -> Faith:
     )
 
 
-def weakest_score(judgement: Judgement) -> Score | None:
+def weakest_score(judgement: Judgement) -> LdsScore | None:
     """The lowest score of the published credits; None where nothing was scored."""
     scores = [score for score in judgement.scores if score.method == judgement.published]
 
-    def strength(score: Score) -> tuple[int, float]:
+    def strength(score: LdsScore) -> tuple[int, float]:
         return SEVERITY[prediction(score)], 2.0 if score.lds is None else score.lds
 
     return min(scores, key=strength, default=None)

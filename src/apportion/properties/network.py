@@ -44,8 +44,7 @@ class FeatureNetwork(nn.Module):
 @torch.inference_mode()
 def embed(network: FeatureNetwork, pixels: torch.Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Features (k, 128) and class probabilities (k, classes) of uint8 images (k, 3, side, side), computed in
-    fp32 on the device of the network. Values of properties from a GPU and from a CPU agree to a relative
-    1e-3."""
+    fp32 on the device of the network (docs/configuration.md, "Device and precision")."""
     device = next(network.parameters()).device
     outputs = [network(batch.to(device)) for batch in torch.split(pixels, BATCH)]
     features = torch.cat([f for f, _ in outputs]).double()

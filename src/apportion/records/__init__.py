@@ -12,7 +12,7 @@ from apportion.records.credits import (
     StoppingStatus,
 )
 from apportion.records.evaluation import Cost, Evaluation
-from apportion.records.evidence import Counterfactual, Evidence, Faith, Judgement, Score, Status
+from apportion.records.evidence import Counterfactual, Evidence, Faith, Judgement, LdsScore, Status
 from apportion.records.game import (
     SCHEMA,
     Base,
@@ -46,6 +46,7 @@ __all__ = [
     "Game",
     "Interaction",
     "Judgement",
+    "LdsScore",
     "Manifest",
     "Measurement",
     "PilotResult",
@@ -54,7 +55,6 @@ __all__ = [
     "Recipe",
     "Record",
     "Role",
-    "Score",
     "Scores",
     "Start",
     "Status",

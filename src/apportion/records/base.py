@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from apportion.errors import Damaged
 
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-Seed = Annotated[int, Field(ge=0)]
+RecordedSeed = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
 
 

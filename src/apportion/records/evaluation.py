@@ -2,7 +2,7 @@
 
 from pydantic import model_validator
 
-from apportion.records.base import Finite, Hash, Record, Seconds, Seed
+from apportion.records.base import Finite, Hash, Record, RecordedSeed, Seconds
 from apportion.records.game import evaluation_key
 
 
@@ -26,7 +26,7 @@ class Evaluation(Record):
 
     key: Hash
     game: Hash
-    seed: Seed
+    seed: RecordedSeed
     members: tuple[Hash, ...]
     values: dict[str, Finite]
     cost: Cost

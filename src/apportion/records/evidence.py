@@ -21,7 +21,7 @@ class Faith(Record):
     status: Status
 
 
-class Score(Record):
+class LdsScore(Record):
     """Linear datamodelling score of one method, in [-1, 1], with its bootstrap interval.
 
     `in_design` of the `held_out` coalitions are among those that the credits were computed from.
@@ -56,7 +56,7 @@ class Judgement(Record):
     property: str
     published: str
     faithfulness: tuple[Faith, ...]
-    scores: tuple[Score, ...]
+    scores: tuple[LdsScore, ...]
     counterfactuals: tuple[Counterfactual, ...]
 
 

@@ -11,7 +11,7 @@ from apportion.config.fitting import Fitting
 from apportion.config.hashing import digest, identity
 from apportion.config.removal import Member, Mixture, Part, Pruning, Removal
 from apportion.config.sampling import Sampling
-from apportion.records.base import Hash, Record, Seed
+from apportion.records.base import Hash, Record, RecordedSeed
 
 SCHEMA = 2
 """Part of every game: a change in how values are computed makes new games, so that old values do not mix with
@@ -24,7 +24,7 @@ class Start(Record):
 
     base: Hash
     pruning: Pruning | None = None
-    seed: Seed
+    seed: RecordedSeed
 
     @property
     def id(self) -> str:
@@ -89,7 +89,7 @@ class Base(Record):
     """The base model of a round: trained from random weights with this seed on the data with these hashes."""
 
     recipe: Recipe
-    seed: Seed
+    seed: RecordedSeed
     data: tuple[Hash, ...]
 
     @property

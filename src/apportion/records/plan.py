@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pydantic import Field, StringConstraints
 
 from apportion.errors import StoreError
-from apportion.records.base import Hash, Record, Seed
+from apportion.records.base import Hash, Record, RecordedSeed
 from apportion.records.game import Base, Game
 from apportion.records.manifest import Manifest
 
@@ -29,7 +29,7 @@ class Wanted(Record):
 
     key: Hash
     game: Hash
-    seed: Seed
+    seed: RecordedSeed
     members: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]+$")]
     purpose: Purpose
 

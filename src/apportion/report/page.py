@@ -24,7 +24,7 @@ from apportion.report.sections import Meaning, Section, section
 from apportion.report.tables import CostLine, cost_table, counterfactual_table, method_title, score_table
 
 HERE = Path(__file__).parent
-SHOWN = 8
+THUMBNAILS = 8
 """Training images of each contributor that the page shows."""
 THUMBNAIL, GENERATED = 32, 64
 """Largest sides of training and of generated images in the page, in pixels."""
@@ -48,8 +48,8 @@ class Page:
 
     meanings: the properties of the round as PROPERTIES describes them. previous: the credits of the round
     before. threshold: the correlation with retraining from which a property is faithful. thumbnails: training
-    images uint8 (k, side, side, 3) by contributor, of which the first SHOWN are shown. games: how models are
-    made in the game of each id, for readers. facts: what was run, as labels and values. config: the resolved
+    images uint8 (k, side, side, 3) by contributor, of which the first THUMBNAILS are shown. games: how models
+    are made in the game of each id, for readers. facts: what was run, as labels and values. config: the resolved
     configuration as plain data.
     """
 
@@ -228,7 +228,7 @@ def _thumbnails(page: Page) -> tuple[Sprite | None, dict[str, tuple[int, int]]]:
     for name in page.manifest.names:
         images = page.thumbnails.get(name)
         if images is not None and len(images):
-            rows[name] = images[:SHOWN]
+            rows[name] = images[:THUMBNAILS]
     if not rows:
         return None, {}
     sheet = sprite(list(rows.values()), THUMBNAIL)

@@ -12,7 +12,7 @@ from apportion.errors import ValuationError
 from apportion.evaluation.lds import spearman
 from apportion.evaluation.verdict import prediction, weakest_faith, weakest_score
 from apportion.evaluation.verdict import verdict as status_of
-from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, Manifest, Score
+from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, LdsScore, Manifest
 from apportion.report.charts import Dot, dot_chart, has_cut_off
 from apportion.report.numbers import interval, number, portion, precision, signed
 from apportion.report.tables import Table, credit_table, faith_table, interaction_table, other_table, title
@@ -82,7 +82,7 @@ def section(
         title=title(name),
         meaning=meaning.meaning,
         direction=direction(name, better),
-        verdict=verdict(judgement, threshold),
+        verdict=reasoned_verdict(judgement, threshold),
         ends=_ends(v0, v1, equal),
         remarks=tuple(remarks),
         chart=_chart(name, rows, better, equal, credits.level),
@@ -113,7 +113,7 @@ def direction(name: str, better: bool | None) -> str:
     )
 
 
-def verdict(judgement: Judgement | None, threshold: float) -> Verdict:
+def reasoned_verdict(judgement: Judgement | None, threshold: float) -> Verdict:
     """The worst status over the sizes of coalitions that were measured, and what it is based on."""
     if judgement is None or not judgement.faithfulness:
         return Verdict(
@@ -158,7 +158,7 @@ def _why(faith: Faith, threshold: float) -> str:
     return f"Too few coalitions were compared with retraining to know whether it agrees: {correlation}."
 
 
-def _predicts(score: Score) -> str:
+def _predicts(score: LdsScore) -> str:
     """Whether the credits predict retrained models, in words."""
     where = f"over {score.held_out} retrained coalitions"
     if score.lds is None:

@@ -6,19 +6,19 @@ import io
 from collections.abc import Sequence
 
 from apportion.evaluation.verdict import verdict, weakest_score
-from apportion.records import Credit, Credits, Evidence, Manifest, Score
+from apportion.records import Credit, Credits, Evidence, LdsScore, Manifest
 
 NUMBERS = ["se", "low", "high", "share", "interval", "best", "worst"]
 
 
-def credits_table(credits: Credits) -> str:
+def credits_csv(credits: Credits) -> str:
     """credits.csv: the credits of every property, method and contributor."""
     columns = ["property", "method", "game", "contributor", "phi", *NUMBERS]
     rows = [[c.property, c.method, c.game, cell(c.contributor), *_numbers(c)] for c in credits.credits]
     return _csv(columns, rows)
 
 
-def statement_table(names: Sequence[str], credits: Credits, evidence: Evidence, manifest: Manifest) -> str:
+def statement_csv(names: Sequence[str], credits: Credits, evidence: Evidence, manifest: Manifest) -> str:
     """statement.csv: what each contributor is credited with for these properties, the
     verdict on these credits and their weakest score; one row per property and contributor."""
     judgements = {judgement.property: judgement for judgement in evidence.judgements}
@@ -50,7 +50,7 @@ def _numbers(c: Credit) -> list[str]:
     return values + ["" if value is None else str(value) for value in (c.interval, c.best, c.worst)]
 
 
-def _bounds(score: Score | None) -> list[str]:
+def _bounds(score: LdsScore | None) -> list[str]:
     """A score and its interval; empty where there is none."""
     values = (None,) * 3 if score is None else (score.lds, score.low, score.high)
     return ["" if value is None else repr(value) for value in values]

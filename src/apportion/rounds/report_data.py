@@ -13,7 +13,7 @@ from apportion.diffusion.images import TrainingImages
 from apportion.properties import PROPERTIES
 from apportion.records import Cost, Credits, Purpose, samples_address
 from apportion.report.attribution import ATTRIBUTIONS
-from apportion.report.page import SHOWN, Grid, Page
+from apportion.report.page import THUMBNAILS, Grid, Page
 from apportion.report.tables import CostLine
 from apportion.rounds.cost import read_cost
 from apportion.rounds.round import Round
@@ -69,7 +69,7 @@ def _made(this_round: Round, game: str) -> str:
 
 
 def _thumbnails(images: TrainingImages) -> NDArray[np.uint8]:
-    return images.pixels[:SHOWN].transpose(0, 2, 3, 1)
+    return images.pixels[:THUMBNAILS].transpose(0, 2, 3, 1)
 
 
 def _grids(this_round: Round) -> Iterator[Grid]:

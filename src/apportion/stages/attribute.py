@@ -19,7 +19,7 @@ from apportion.records import (
     PilotResult,
     StoppingStatus,
 )
-from apportion.report.spreadsheets import credits_table
+from apportion.report.spreadsheets import credits_csv
 from apportion.rounds.round import Round
 from apportion.rounds.values import Array, goodness, method_input
 from apportion.store import layout
@@ -35,7 +35,7 @@ def run(round_uri: str) -> int:
     """Commits the credits of a round; returns how many further evaluations they require."""
     this_round = Round.open(round_uri)
     this_round.write(layout.CREDITS_FILE, lambda: credits_of(this_round).dump())
-    this_round.write(layout.CREDITS_CSV, lambda: credits_table(this_round.credits).encode())
+    this_round.write(layout.CREDITS_CSV, lambda: credits_csv(this_round.credits).encode())
     this_round.write(layout.FOLLOWUP_FILE, lambda: follow(this_round).dump())
     return len(this_round.ledger.pending(this_round.followup.wanted))
 

@@ -11,7 +11,7 @@ from apportion.evaluation.counterfactual import relative_change
 from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.lds import lds, lds_interval
 from apportion.evaluation.verdict import verdict
-from apportion.records import Counterfactual, Evaluation, Evidence, Faith, Judgement, Score, Wanted
+from apportion.records import Counterfactual, Evaluation, Evidence, Faith, Judgement, LdsScore, Wanted
 from apportion.rounds.round import Round
 from apportion.rounds.values import sampled_purposes
 from apportion.store import layout
@@ -76,7 +76,7 @@ def _faith(this_round: Round, name: str, alpha: float, truth: Evaluations, cheap
     return Faith(alpha=alpha, rho=rho, low=low, high=high, pairs=result.pairs, status=result.status)
 
 
-def _scores(this_round: Round, name: str, alpha: float, truth: Evaluations) -> Iterator[Score]:
+def _scores(this_round: Round, name: str, alpha: float, truth: Evaluations) -> Iterator[LdsScore]:
     """LDS of every method's credits. None where too few coalitions or equal values leave no order to
     compare."""
     Z, y = this_round.masks([wanted for wanted, _ in truth]), _values(truth, name)
@@ -91,7 +91,7 @@ def _scores(this_round: Round, name: str, alpha: float, truth: Evaluations) -> I
             value, (low, high) = lds(Z, y, phi), lds_interval(Z, y, phi, level)
         except ValuationError:
             value = None  # there is no order to compare, so the score has no value
-        yield Score(
+        yield LdsScore(
             method=method, alpha=alpha, lds=value, low=low, high=high, held_out=len(y), in_design=in_design
         )
 

@@ -4,7 +4,7 @@ import logging
 from functools import partial
 
 from apportion.diffusion.compute import prepare
-from apportion.diffusion.family import family_of, parameters
+from apportion.diffusion.family import family_of, parameter_count
 from apportion.diffusion.train import fit
 from apportion.progress import bar
 from apportion.records import Cost, Game, Start
@@ -38,7 +38,7 @@ def _pruned(this_round: Round, game: Game, start: Start) -> bytes:
     images = training_images(this_round.store, this_round.plan.base.data, recipe.resolution)
     family = family_of(recipe.model)
     model, _ = load_model(this_round.store, recipe, weights_key(start.base), compute)
-    before = parameters(model)
+    before = parameter_count(model)
     with bar(pruning.retune.steps, "prune", "step") as progress, timed() as clock:
         smaller = family.prune(model, pruning, start.seed)
         tuned = fit(
@@ -51,5 +51,5 @@ def _pruned(this_round: Round, game: Game, start: Start) -> bytes:
             progress.update,
             "removal.pruning.retune",
         )
-    log.info("pruned %s parameters to %s", f"{before:,}", f"{parameters(tuned):,}")
+    log.info("pruned %s parameters to %s", f"{before:,}", f"{parameter_count(tuned):,}")
     return dump_model(recipe, tuned, Cost(finetune=clock.seconds, device=compute.name))

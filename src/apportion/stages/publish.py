@@ -11,7 +11,7 @@ import numpy as np
 from apportion.evaluation.lds import spearman
 from apportion.records import Commit, Cost, Credit, Credits
 from apportion.report.page import figures, render
-from apportion.report.spreadsheets import statement_table
+from apportion.report.spreadsheets import statement_csv
 from apportion.rounds import heads
 from apportion.rounds.report_data import outline, page
 from apportion.rounds.round import Round
@@ -60,7 +60,7 @@ def run(round_uri: str) -> str:
 def statement(this_round: Round) -> str:
     """The text of statement.csv."""
     names = this_round.config.properties
-    return statement_table(names, this_round.credits, this_round.evidence, this_round.manifest)
+    return statement_csv(names, this_round.credits, this_round.evidence, this_round.manifest)
 
 
 def costs(this_round: Round) -> list[Cost]:

@@ -36,9 +36,11 @@ OUTLIER_GAIN = 0.75  # each of them must reduce the variance to this share
 RIDGES = (0.0, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 1e6)
 POOLED_PAIRS = 10  # the mean variance of all players counts as so many pairs beside each player's own
 FEWEST_LEFT_OVER = 3  # pairs beyond the coefficients, for a fit without ridge
-FULL_LEVERAGE = 1e-9  # where 1 - leverage of a pair is below this, the fit passes through the pair exactly
+FULL_PAIR_LEVERAGE = (
+    1e-9  # where 1 - leverage of a pair is below this, the fit passes through the pair exactly
+)
 RHO_MARGIN = 1e-12  # keeps a correlation away from -1 and 1
-RANK_TOLERANCE = 1e-11
+GRAM_TOLERANCE = 1e-11
 # Of the width from the retrained game alone, for many pairs. From a few hundred coalitions a quarter of the
 # gain is lost.
 MAX_RELATIVE_WIDTH = 0.8
@@ -343,7 +345,7 @@ def _regression(pairs: WeightedPairs, D: Vector, X: Vector, C: Vector, penalty: 
     scale = np.sqrt(w @ F**2 + penalty)
     scale[scale == 0] = 1.0
     gram = ((F.T * w) @ F + np.diag(penalty)) / np.outer(scale, scale)
-    G = np.linalg.pinv(gram, rcond=RANK_TOLERANCE, hermitian=True) / np.outer(scale, scale)
+    G = np.linalg.pinv(gram, rcond=GRAM_TOLERANCE, hermitian=True) / np.outer(scale, scale)
     A = G @ (F.T * w)
     direct = (U.T * w) / gram_scale(n)
     L = np.hstack([C, np.eye(n) - 1 / n]) - direct @ F  # credits are L theta + direct D
@@ -351,15 +353,15 @@ def _regression(pairs: WeightedPairs, D: Vector, X: Vector, C: Vector, penalty: 
     own, p = A[q:], penalty[q:]
     # 1 - p G[i, i]. It is 0 for a player that a control stands for, who needs no fit of its own.
     denominator = np.einsum("ij,ji->i", own, U)
-    factor = np.divide(p, denominator, out=np.zeros(n), where=denominator > FULL_LEVERAGE)
+    factor = np.divide(p, denominator, out=np.zeros(n), where=denominator > FULL_PAIR_LEVERAGE)
     moved = (F @ (G[:, q:] * factor)).T
     theta = own @ D
     residual = D - F @ (A @ D) - moved * theta[:, None]
     remaining = 1 - np.einsum("jp,pj->j", F, A) - moved * own
     own_T = T + np.einsum("ip,pi->i", L, G[:, q:] * factor)[:, None] * own
-    full = remaining < FULL_LEVERAGE
+    full = remaining < FULL_PAIR_LEVERAGE
     left_out = residual / np.where(full, 1.0, remaining) ** INFLATION_POWER
-    affected = np.abs(own_T) > FULL_LEVERAGE * np.abs(own_T).max()
+    affected = np.abs(own_T) > FULL_PAIR_LEVERAGE * np.abs(own_T).max()
     shift = np.where(full, np.where(affected, np.inf, 0.0), own_T * left_out)
     effects = theta * (1 + factor * np.diagonal(G[q:, q:]))
     return AssistedFit(

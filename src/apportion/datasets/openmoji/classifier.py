@@ -20,7 +20,7 @@ from apportion.properties.network import FeatureNetwork, dump, embed
 
 HERE = Path(__file__).parent
 EPOCHS, BATCH, RATE, SHIFT = 40, 128, 3e-3, 2
-FOLDS = 5
+HELD_OUT_EVERY = 5
 
 
 def drawings(side: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
@@ -48,7 +48,7 @@ def train(seed: int = 0) -> tuple[FeatureNetwork, dict[str, object]]:
     torch.manual_seed(seed)
     sets = {side: drawings(side) for side in (16, 32)}
     names = sets[16][3]
-    held_out = torch.arange(len(sets[16][0])) % FOLDS == FOLDS - 1
+    held_out = torch.arange(len(sets[16][0])) % HELD_OUT_EVERY == HELD_OUT_EVERY - 1
     kept = torch.nonzero(~held_out).flatten()
     network = FeatureNetwork(len(names)).train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=0.05)
