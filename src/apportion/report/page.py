@@ -49,8 +49,8 @@ class Page:
     meanings: the properties of the round as PROPERTIES describes them. previous: the credits of the round
     before. threshold: the correlation with retraining from which a property is faithful. thumbnails: training
     images uint8 (k, side, side, 3) by contributor, of which the first THUMBNAILS are shown. games: how models
-    are made in the game of each id, for readers. facts: what was run, as labels and values. config: the resolved
-    configuration as plain data.
+    are made in the game of each id, for readers. facts: what was run, as labels and values. config: the
+    resolved configuration as plain data.
     """
 
     project: str
