@@ -13,12 +13,15 @@ import argparse
 from dataclasses import replace
 
 import numpy as np
-from games import left_out
+from numpy.typing import NDArray
 
 from apportion.evaluation.lds import lds, spearman
 from apportion.rounds.round import Round
 from apportion.rounds.values import method_input
-from apportion.valuation.methods import METHODS
+from apportion.valuation.methods import METHODS, MethodInput
+
+RIDGE = 1.0
+"""Penalty on the squared slopes of the additive fit, for members coded as ½ and others as −½."""
 
 SCORED = ("tree_residual", "leverage", "banzhaf", "beta_shapley")
 
@@ -44,14 +47,30 @@ def show(this_round: Round, name: str, coalitions: list[int]) -> None:
     Z = this_round.masks([wanted for wanted, _ in evaluations])
     truth = np.array([evaluation.values[name] for _, evaluation in evaluations])
     for method in SCORED:
-        estimates = [
-            METHODS[method].estimate(replace(whole, Z=whole.Z[:m], y=whole.y[:m])) for m in coalitions
-        ]
+        estimates = [METHODS[method].estimate(first(whole, m)) for m in coalitions]
         scores = [lds(Z, truth, estimate.phi) for estimate in estimates]
         print(f"{name + ', ' + method:<36}" + "".join(f"{score:7.2f}" for score in scores))
     images = Z @ np.array([contributor.samples for contributor in this_round.manifest.contributors])
     print(f"{name + ', additive fit to retrained values':<50}{spearman(left_out(Z, truth), truth):7.2f}")
     print(f"{name + ', number of images':<50}{spearman(images, truth):7.2f}", flush=True)
+
+
+def first(whole: MethodInput, m: int) -> MethodInput:
+    """The first m coalitions."""
+    sets = None if whole.sets is None else whole.sets[:m]
+    return replace(whole, Z=whole.Z[:m], y=whole.y[:m], sets=sets)
+
+
+def left_out(Z: NDArray[np.bool_], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each coalition of Z (k, n), its value as an additive ridge fit to the values y (k,) of all other
+    coalitions predicts it, (k,)."""
+    predictions = []
+    for i in range(len(y)):
+        others = np.arange(len(y)) != i
+        X, mean = Z[others] - 0.5, y[others].mean()
+        weights = np.linalg.solve(X.T @ X + RIDGE * np.eye(X.shape[1]), X.T @ (y[others] - mean))
+        predictions.append(float((Z[i] - 0.5) @ weights))
+    return np.array(predictions)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ removal: {method: retrain}
 properties: [fid]
 """
 TUNED = "{method: finetune, fitting: {steps: 5, lr: 0.1}}"
+EXPERTS = "{{method: experts, fitting: {{steps: 5, lr: 0.1}}, {}}}"
 
 
 @pytest.fixture
@@ -57,6 +58,15 @@ def test_defaults(loaded):
     assert config.model == DdpmOptions()
     assert config.tracking.experiment == "apportion"
     assert config.store == "file://{workdir}/store"
+
+
+def test_defaults_of_experts_and_of_a_game_without_models(loaded):
+    experts = loaded(LEAST, "removal=" + TUNED.replace("finetune", "experts")).removal
+    assert (experts.sets, experts.weights, experts.scale, experts.pruning) == (3, "images", 1.0, None)
+    retune = "pruning: {ratio: 0.5, retune: {steps: 1, lr: 0.1}}"
+    assert loaded(LEAST, "removal=" + EXPERTS.format(retune)).removal.prune.ratio == 0.5
+    own = loaded(LEAST, "removal={method: own_images}").removal
+    assert (own.generates, own.starts, own.shared_sets, own.steps(None)) == (False, False, 0, 0)
 
 
 def test_the_source_decides_which_options_data_has(loaded):
@@ -135,7 +145,8 @@ WRONG = [
     (
         "removal.method=forget",
         "removal.method",
-        "Input should be one of 'retrain', 'finetune', 'sparsified_finetune' (found 'forget')",
+        "Input should be one of 'retrain', 'finetune', 'sparsified_finetune', 'experts', 'own_images' (found "
+        "'forget')",
     ),
     ("removal={method: null}", "removal.method", "(found None)"),
     (
@@ -147,12 +158,26 @@ WRONG = [
     ("removal=" + TUNED.replace("finetune", "retrain"), "removal.fitting", "no such section, expected none"),
     ("removal=" + TUNED.replace("finetune", "sparsified_finetune"), "removal.pruning", "Field required"),
     ("removal={fitting: {steps: 5, lr: 0.1}}", "removal.method", "Field required (found None)"),
+    ("removal={method: experts}", "removal.fitting", "Field required"),
+    ("removal=" + EXPERTS.format("sets: 0"), "removal.sets", "greater than or equal to 1 (found 0)"),
+    ("removal=" + EXPERTS.format("sets: 65"), "removal.sets", "less than or equal to 64 (found 65)"),
+    ("removal=" + EXPERTS.format("weights: size"), "removal.weights", "'images', 'sqrt' or 'equal'"),
+    ("removal=" + EXPERTS.format("scale: 0"), "removal.scale", "greater than 0 (found 0)"),
+    ("removal=" + EXPERTS.format("scale: .inf"), "removal.scale", "finite number (found inf)"),
+    ("removal=" + EXPERTS.format("pruning: 0.5"), "removal.pruning", "valid dictionary"),
+    (
+        "removal=" + TUNED.replace("finetune", "own_images"),
+        "removal.fitting",
+        "no such section, expected none",
+    ),
+    ("removal={method: own_images, sets: 3}", "removal.sets", "not permitted (found 3)"),
+    ("evaluation.by_size=-1", "evaluation.by_size", "greater than or equal to 0 (found -1)"),
     ("model.family=gan", "model.family", "Input should be one of 'ddpm' (found 'gan')"),
     ("sampling.images=31", "sampling.images", "greater than or equal to 32 (found 31)"),
     (
         "sampling.steps=1001",
         "",
-        "found sampling.steps 1001, expected a divisor of the 1000 timesteps, such as 1000 or 500",
+        "found sampling.steps 1001, expected at most the 1000 timesteps of the family",
     ),
     (
         "sampling.steps=12",

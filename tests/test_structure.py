@@ -16,7 +16,9 @@ def test_a_class_name_has_one_meaning():
     assert [name for name, count in classes.items() if count > 1] == []
 
 
-SHARED_NAMES = {"main", "run", "run_text", "load", "dump", "read", "check", "checked", "covers", "log"}
+SHARED_NAMES = {
+    *("main", "run", "run_text", "make", "load", "dump", "read", "check", "checked", "covers", "log"),
+}
 """Functions that several modules have, each for its own kind of thing: they are called as `module.name`."""
 PRIVATE_TO_MODULES = {"draw", "first", "fit", "follow", "pilot", "prepare", "render", "table", "parser"}
 """Names of functions whose modules have nothing to do with each other."""

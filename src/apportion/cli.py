@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,37 @@ def parser() -> argparse.ArgumentParser:
     order.add_argument("round")
     order.add_argument("one", metavar="CONTRIBUTOR")
     order.add_argument("other", metavar="CONTRIBUTOR")
+    calibrate = _command(
+        commands,
+        "calibrate",
+        calibrate_games,
+        "measure how well games agree with retraining for their compute, and print the sections of the "
+        "configuration that are worth it",
+    )
+    _add_config(calibrate)
+    calibrate.add_argument(
+        "--try",
+        dest="tries",
+        action="append",
+        default=[],
+        metavar="'key=value …'",
+        help="a candidate: what it changes, with quotes around an override that holds blanks; may be given "
+        "several times (default: candidates made from the configuration)",
+    )
+    calibrate.add_argument(
+        "--coalitions", type=int, default=24, help="how many are retrained for all candidates (default: 24)"
+    )
+    calibrate.add_argument(
+        "--minutes", type=float, default=120.0, help="no training starts after so many (default: 120)"
+    )
+    calibrate.add_argument("--out", type=Path, help="a file for the chosen sections, as YAML")
+    evidence = _command(
+        commands,
+        "evidence",
+        write_evidence,
+        "print what a round measured of its game, for other rounds of the game (evaluation.evidence)",
+    )
+    evidence.add_argument("round")
     verify = _command(
         commands, "verify", verify_round, "read every record of a round again and recompute its credits"
     )
@@ -137,7 +169,7 @@ def show_round(arguments: argparse.Namespace) -> None:
 
 def print_credits(this_round: "Round") -> None:
     """A table for each property, what the intervals cover, and where the report is."""
-    from apportion.evaluation.verdict import verdict
+    from apportion.evaluation.verdict import verdict_text
     from apportion.store.layout import EVIDENCE_FILE, REPORT_FILE
 
     credits = this_round.credits
@@ -146,7 +178,7 @@ def print_credits(this_round: "Round") -> None:
     for name in sorted(this_round.config.properties):
         v0, v1 = credits.v0[name].mean, credits.v1[name].mean
         values = f"  {v0:.3f} (empty coalition) to {v1:.3f} (grand coalition); verdict: "
-        status = verdict(judged[name]) if name in judged else "not established"
+        status = verdict_text(judged[name]) if name in judged else "not established"
         console.print(Text.assemble((name, "bold"), values, (status, "bold")), soft_wrap=True)
         if name in judged and (reasons := grounds(judged[name])):
             console.print(f"  {reasons}", soft_wrap=True)
@@ -175,6 +207,9 @@ def grounds(judgement: Judgement) -> str:
     if score is not None and score.lds is not None:
         interval = "" if score.low is None or score.high is None else f" ({score.low:.2f} … {score.high:.2f})"
         parts.append(f"LDS of these credits {score.lds:.2f}{interval}")
+    if judgement.cited is not None:
+        where = judgement.cited
+        parts.append(f"measured in round {where.round} of project {where.project} on {where.date}")
     return ", ".join(parts)
 
 
@@ -229,6 +264,38 @@ def order_of_two(arguments: argparse.Namespace) -> None:
         if fit is not None:
             statement = rank_statement(fit.look.order, one, other, names)
         console.print(Text.assemble((name, "bold"), f"  {statement}"), soft_wrap=True)
+
+
+def calibrate_games(arguments: argparse.Namespace) -> None:
+    from apportion import calibrate
+
+    results = calibrate.calibrate(
+        arguments.config,
+        arguments.overrides,
+        arguments.workdir,
+        [calibrate.parsed(text) for text in arguments.tries],
+        arguments.coalitions,
+        arguments.minutes,
+    )
+    for result in results:
+        for line in calibrate.described(result):
+            console.print(line, soft_wrap=True)
+    console.print(calibrate.baseline_line(results[0]), soft_wrap=True)
+    chosen = calibrate.sections(results[0])
+    if arguments.out is None:
+        console.print(chosen, soft_wrap=True)
+    else:
+        arguments.out.write_text(chosen, encoding="utf-8")
+        console.print(f"wrote sections removal and sampling to {arguments.out}", soft_wrap=True)
+
+
+def write_evidence(arguments: argparse.Namespace) -> None:
+    """The record on the standard output, dated today."""
+    from apportion.rounds.citing import measured
+    from apportion.rounds.round import Round
+
+    today = datetime.now(tz=UTC).date().isoformat()
+    sys.stdout.write(measured(Round.open(arguments.round), today).dump().decode())
 
 
 def verify_round(arguments: argparse.Namespace) -> None:

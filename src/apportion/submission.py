@@ -97,6 +97,8 @@ def _size(values: dict[str, Any]) -> int:
 def _paths_in_pods(config: Config) -> dict[str, str]:
     """The paths that `plan` reads in its pod, by option."""
     places = {"network": config.network}
+    if config.evaluation.evidence is not None:
+        places["evaluation.evidence"] = config.evaluation.evidence
     if isinstance(config.data, Folder):
         places["data.path"] = config.data.path
     files = {

@@ -9,7 +9,7 @@ import pytest
 
 from apportion.config.family import DdpmOptions
 from apportion.config.fitting import Fitting
-from apportion.config.removal import Finetune, Pruning, Removal, Retrain, SparsifiedFinetune
+from apportion.config.removal import Experts, Finetune, Pruning, Removal, Retrain, SparsifiedFinetune
 from apportion.diffusion.ddpm import FAMILY
 from apportion.diffusion.images import TrainingImages
 from apportion.diffusion.removal import REMOVALS, Case, remove
@@ -32,6 +32,7 @@ def recipe(
         "sparsified_finetune": lambda: SparsifiedFinetune(
             method="sparsified_finetune", fitting=fitting, pruning=PRUNING
         ),
+        "experts": lambda: Experts(method="experts", fitting=fitting),
     }
     return Recipe(
         version=SCHEMA,
@@ -55,10 +56,13 @@ def removed(method: str, case: Case) -> bytes:
     return FAMILY.dump(remove(replace(case, recipe=recipe(method, case.recipe.model))))
 
 
-def test_every_method_of_the_configuration_is_in_the_table():
+def test_every_method_of_the_configuration_that_has_models_is_in_the_table():
     classes = get_args(get_args(Removal)[0])
-    methods = {get_args(options.model_fields["method"].annotation)[0] for options in classes}
-    assert methods == set(REMOVALS)
+    generates = {
+        get_args(options.model_fields["method"].annotation)[0]: options.generates for options in classes
+    }
+    assert {method for method, models in generates.items() if models} == set(REMOVALS)
+    assert {method for method, models in generates.items() if not models} == {"own_images"}
 
 
 @pytest.mark.parametrize("method", REMOVALS)
@@ -85,6 +89,16 @@ def test_finetuning_continues_from_the_start(case, varied, cpu):
     assert removed("retrain", case) != expected
 
 
+def test_an_expert_is_fine_tuned_from_the_start(case):
+    """With the same images and seed it is the fine-tuned model. From a pruned model it keeps the widths."""
+    fresh = [replace(case, start=copy.deepcopy(case.start)) for _ in range(2)]
+    assert removed("experts", fresh[0]) == removed("finetune", fresh[1])
+    pruned = FAMILY.prune(copy.deepcopy(case.start), PRUNING, 0)
+    shapes = [p.shape for p in pruned.parameters()]
+    expert = remove(replace(case, recipe=recipe("experts", case.recipe.model), start=pruned))
+    assert [p.shape for p in expert.parameters()] == shapes
+
+
 def test_sparsified_finetuning_keeps_the_widths_of_the_pruned_model(case, model):
     pruned = FAMILY.prune(case.start, PRUNING, 0)
     shapes = [p.shape for p in pruned.parameters()]
@@ -93,7 +107,7 @@ def test_sparsified_finetuning_keeps_the_widths_of_the_pruned_model(case, model)
     assert [p.shape for p in finetuned.parameters()] == shapes
 
 
-@pytest.mark.parametrize("method", ["finetune", "sparsified_finetune"])
+@pytest.mark.parametrize("method", ["finetune", "sparsified_finetune", "experts"])
 def test_finetuning_without_a_start_is_refused(method, case, model):
     with pytest.raises(ValueError, match="found no model or no options to fine-tune with"):
         remove(replace(case, recipe=recipe(method, model), start=None))
@@ -105,7 +119,9 @@ def test_retraining_without_training_options_is_refused(case, model):
         remove(replace(case, recipe=without))
 
 
-@pytest.mark.parametrize(("method", "steps"), [("retrain", 3), ("finetune", 2), ("sparsified_finetune", 2)])
+@pytest.mark.parametrize(
+    ("method", "steps"), [("retrain", 3), ("finetune", 2), ("sparsified_finetune", 2), ("experts", 2)]
+)
 def test_progress_counts_steps(method, steps, case, model):
     ticks = []
     remove(replace(case, recipe=recipe(method, model), tick=ticks.append))
@@ -114,7 +130,12 @@ def test_progress_counts_steps(method, steps, case, model):
 
 @pytest.mark.parametrize(
     ("method", "option"),
-    [("retrain", "train"), ("finetune", "removal.fitting"), ("sparsified_finetune", "removal.fitting")],
+    [
+        ("retrain", "train"),
+        ("finetune", "removal.fitting"),
+        ("sparsified_finetune", "removal.fitting"),
+        ("experts", "removal.fitting"),
+    ],
 )
 def test_a_model_that_diverged_is_refused(method, option, case, model):
     fast = FITTING.model_copy(update={"lr": 1e38})

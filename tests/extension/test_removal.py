@@ -45,15 +45,15 @@ def test_a_removal_method_is_two_files(tmp_path):
     overlay.edit(
         "src/apportion/config/removal.py",
         ("Removal = Annotated[", OPTIONS + "Removal = Annotated["),
-        ("Retrain | Finetune |", "Retrain | Averaged | Finetune |"),
+        ("    Retrain | Finetune |", "    Retrain | Averaged | Finetune |"),
     )
     overlay.edit(
         "src/apportion/diffusion/removal.py",
         (
-            "isinstance(options, Finetune | SparsifiedFinetune)",
-            "isinstance(options, Finetune | SparsifiedFinetune | Averaged)",
+            "isinstance(options, Finetune | SparsifiedFinetune | Experts)",
+            "isinstance(options, Finetune | SparsifiedFinetune | Experts | Averaged)",
         ),
-        ("import Finetune, SparsifiedFinetune", "import Averaged, Finetune, SparsifiedFinetune"),
+        ("import Experts,", "import Averaged, Experts,"),
         ('    "finetune": finetune,\n', '    "finetune": finetune,\n    "averaged": finetune,\n'),
     )
     assert len(overlay.changed) == 2

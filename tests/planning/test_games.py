@@ -6,11 +6,15 @@ from tiny import CONFIG
 
 from apportion.config.hashing import digest
 from apportion.config.loading import load
+from apportion.config.removal import Member, Part, TrainingRun
 from apportion.planning.games import base_of, games_of
 from apportion.records import SCHEMA, Contributor, Manifest
 from apportion.stages import plan
 
 RETRAIN = "removal={method: retrain}"
+OWN = "removal={method: own_images}"
+EXPERTS = "removal={{method: experts, fitting: {{steps: 5, lr: 0.1}}{}}}"
+PRUNING = ", pruning: {ratio: 0.5, retune: {steps: 1, lr: 0.1}}"
 NETWORKS = dict.fromkeys(("fid", "inception_score", "cluster_entropy"), digest("network"))
 
 
@@ -132,6 +136,151 @@ def test_a_reference_depends_on_data_images_and_network():
         assert games("properties=[fid]", option)["truth"].properties[0].reference != before
 
 
+# Experts
+
+MEMBERS = [Member(digest("a"), 4), Member(digest("b"), 9), Member(digest("c"), 36)]
+
+
+def experts(options="", **kwargs):
+    return games(EXPERTS.format(options), **kwargs)["credit"].recipe
+
+
+@pytest.mark.parametrize(
+    ("weights", "expected"),
+    [("images", [4 / 49, 9 / 49, 36 / 49]), ("sqrt", [2 / 11, 3 / 11, 6 / 11]), ("equal", [1 / 3] * 3)],
+)
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.75])
+def test_a_coalition_is_the_weighted_mean_of_its_members_experts(weights, expected, scale):
+    """With a scale, of the model that they start from too: start + scale · (mean − start)."""
+    mixture = experts(f", weights: {weights}, scale: {scale}").mixture(7, MEMBERS)
+    parts = {part.run: part.weight for part in mixture.parts}
+    assert len(parts) == len(mixture.parts)
+    assert sum(parts.values()) == pytest.approx(1.0, abs=1e-12)
+    of_members = [parts[TrainingRun(7 % 3, (member.data,))] for member in MEMBERS]
+    assert of_members == pytest.approx([scale * weight for weight in expected], abs=1e-12)
+    assert parts.keys() - {TrainingRun(1, (member.data,)) for member in MEMBERS} == (
+        set() if scale == 1.0 else {None}
+    )
+    assert parts.get(None, 0.0) == pytest.approx(1.0 - scale, abs=1e-12)
+    assert (mixture.average, mixture.conditions) == ("weights", ())
+
+
+def test_one_member_is_its_expert():
+    (part,) = experts(", weights: sqrt").mixture(4, MEMBERS[:1]).parts
+    assert part == Part(TrainingRun(1, (MEMBERS[0].data,)), 1.0)
+
+
+def test_weights_of_many_members_sum_to_one():
+    members = [Member(digest(i), 1 + i * 37 % 101) for i in range(3000)]
+    for options in ("", ", weights: sqrt, scale: 7", ", weights: equal, scale: 0.001"):
+        parts = experts(options).mixture(0, members).parts
+        assert sum(part.weight for part in parts) == pytest.approx(1.0, rel=1e-9)
+
+
+@pytest.mark.parametrize("sets", [1, 3, 5])
+def test_the_seed_of_a_coalition_chooses_the_set(sets):
+    recipe = experts(f", sets: {sets}")
+    assert recipe.removal.shared_sets == sets
+    chosen = [{part.run.seed for part in recipe.mixture(seed, MEMBERS).parts} for seed in range(2 * sets)]
+    assert chosen == [{seed % sets} for seed in range(2 * sets)]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.5])
+def test_the_empty_coalition_of_experts_is_one_untrained_model(scale):
+    """As in the other games, so its seed is the coalition's own."""
+    mixture = experts(f", scale: {scale}").mixture(7, [])
+    assert mixture.parts == (Part(TrainingRun(7, ()), 1.0),)
+
+
+@pytest.mark.parametrize("pruning", ["", PRUNING])
+def test_experts_start_from_the_base_model_or_its_pruned_form(pruning):
+    recipe = experts(pruning + ", scale: 2.0")
+    assert (recipe.start.pruning is not None) == bool(pruning)
+    assert (recipe.start.id == recipe.start.base) == (not pruning)
+    assert recipe.weights(Part(None)) == recipe.start.id
+    assert (recipe.train, recipe.steps) == (None, 5)
+
+
+ALL = np.ones(4, bool)
+
+
+def addresses(recipe, given=BEFORE, sets=2):
+    """Of the experts of the first sets."""
+    runs = [TrainingRun(number, (c.data,)) for c in given.contributors for number in range(sets)]
+    return [recipe.weights(Part(run)) for run in runs]
+
+
+@pytest.mark.parametrize(
+    "options", [", sets: 2", ", sets: 64", ", weights: sqrt", ", weights: equal", ", scale: 1.5"]
+)
+def test_another_mixture_has_the_same_experts_and_other_images(options):
+    before, after = experts(), experts(options)
+    assert len(set(addresses(before))) == 8
+    assert addresses(after) == addresses(before)
+    untrained = Part(TrainingRun(5, ()))
+    assert after.weights(untrained) == before.weights(untrained)
+    game, other = games(EXPERTS.format(""))["credit"], games(EXPERTS.format(options))["credit"]
+    data = BEFORE.data(ALL)
+    assert other.id != game.id
+    assert other.key(0, data) != game.key(0, data)
+    assert other.samples(0, data) != game.samples(0, data)
+    assert after.address(0, data) != before.address(0, data)
+
+
+@pytest.mark.parametrize(
+    "override", ["removal.fitting.steps=6", "removal.pruning.ratio=0.25", "train.steps=11", "seed=3"]
+)
+def test_other_training_has_other_experts(override):
+    changed = games(EXPERTS.format(PRUNING), override)["credit"].recipe
+    assert not set(addresses(changed)) & set(addresses(experts(PRUNING)))
+
+
+def test_only_the_weights_of_a_mixture_have_an_address_without_its_options():
+    """Other methods train one model for a coalition, whose address is the coalition's."""
+    for method in (RETRAIN, "removal={method: finetune, fitting: {steps: 5, lr: 0.1}}"):
+        recipe = games(method)["credit"].recipe
+        data = BEFORE.data(ALL)
+        assert recipe.weights(Part(TrainingRun(3, data))) == recipe.address(3, data)
+
+
+def test_a_part_without_a_training_run_needs_a_start():
+    with pytest.raises(ValueError, match=r"found a part without a training run, .* retrain has no start"):
+        games(RETRAIN)["credit"].recipe.weights(Part(None))
+
+
+# The game without models
+
+
+def test_the_baseline_is_the_game_of_own_images():
+    baseline, recipe = games(precision="bf16")["baseline"], games(precision="bf16")["baseline"].recipe
+    assert (recipe.removal.method, recipe.train, recipe.start) == ("own_images", None, None)
+    assert (recipe.precision, recipe.resolution) == ("fp32", configured().data.resolution)
+    assert baseline.properties == games(precision="bf16")["truth"].properties
+    assert recipe.mixture(0, MEMBERS).parts == recipe.mixture(0, []).parts == ()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_own_images_as_the_game_of_the_credits_are_the_baseline(precision):
+    found = games(OWN, precision=precision)
+    assert found["credit"] == found["baseline"] == games(precision=precision)["baseline"]
+    assert found["credit"].id != found["truth"].id
+    assert found["truth"].recipe.precision == precision
+
+
+def test_no_option_of_a_model_changes_own_images():
+    """A property without a reference depends on the images alone."""
+    names = ("properties=[inception_score, colourfulness_p90]", "evaluation.counterfactual=null")
+    before = games(*names)["baseline"]
+    for option in (
+        *("train.steps=11", "sampling.images=64", "model.norm_groups=4", "removal.fitting.steps=9"),
+        *("seed=3", RETRAIN, EXPERTS.format("")),
+    ):
+        assert games(*names, option)["baseline"].id == before.id
+    assert games(*names, precision="bf16", given=JOINED)["baseline"].id == before.id
+    assert games(*names, "data.resolution=32")["baseline"].id != before.id
+    assert games("properties=[inception_score]")["baseline"].id != before.id
+
+
 # Two manifests
 
 
@@ -164,7 +313,7 @@ def of_fid(both, role="credit"):
     return next(item for item in both[role].properties if item.property == "fid")
 
 
-@pytest.mark.parametrize("method", [(), (RETRAIN,)])
+@pytest.mark.parametrize("method", [(), (RETRAIN,), (EXPERTS.format(""),), (OWN,)])
 def test_a_rename_is_another_round_of_the_same_evaluations(drawn, method):
     before, before_games, known = drawn(BEFORE, *method)
     after, after_games, requested = drawn(RENAMED, *method)
@@ -197,6 +346,16 @@ def test_a_fine_tuning_game_shares_nothing_once_the_base_model_is_another(drawn,
     assert after.base.id != before.base.id
     assert after.games["credit"] != before.games["credit"]
     assert not known.keys() & requested.keys()
+
+
+@pytest.mark.parametrize("given", [CHANGED, JOINED])
+def test_experts_are_made_again_once_the_base_model_is_another(drawn, given):
+    """They start from the base model, which is trained on all data: the experts of those who stayed too."""
+    _, before_games, _ = drawn(BEFORE, EXPERTS.format(""))
+    _, after_games, _ = drawn(given, EXPERTS.format(""))
+    before, after = (item["credit"].recipe for item in (before_games, after_games))
+    assert after.start.base != before.start.base
+    assert not set(addresses(before)) & set(addresses(after, given))
 
 
 @pytest.mark.parametrize("given", [CHANGED, JOINED])

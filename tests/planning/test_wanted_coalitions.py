@@ -1,5 +1,8 @@
 """The evaluations that a round wants: coalitions, games, seeds and purposes."""
 
+from collections import Counter
+from math import comb
+
 import numpy as np
 import pytest
 from tiny import CONFIG, REMOVALS
@@ -11,9 +14,13 @@ from apportion.planning.coalitions import (
     METHOD_SEEDS,
     PAIRED_SEEDS,
     budget,
+    by_size,
     design,
     held_out,
     removals,
+    repeats,
+    seeds_of,
+    sets_of,
     wanted_evaluations,
 )
 from apportion.planning.games import base_of, games_of
@@ -21,6 +28,7 @@ from apportion.records import Contributor, Manifest
 from apportion.valuation import coalitions
 
 SIX = ("valuation.coalitions=40", "evaluation.held_out=0")
+EXPERTS = "removal={{method: experts, sets: {}, fitting: {{steps: 5, lr: 0.1}}}}"
 NETWORKS = dict.fromkeys(("fid", "inception_score", "cluster_entropy"), digest("network"))
 
 
@@ -59,7 +67,7 @@ def test_the_plan_of_the_tiny_configuration():
     assert [item.purpose for item in wanted.all] == [
         *["v0", "v1"] * 2,
         *["design"] * 12,
-        *["held_out", "paired"] * 4,
+        *["held_out", "paired", "baseline"] * 4,
     ]
     assert len({item.key for item in wanted.all}) == len(wanted.all)
     for item in wanted.all:
@@ -67,6 +75,7 @@ def test_the_plan_of_the_tiny_configuration():
         assert item.key == game.key(item.seed, data)
     assert roles(wanted, "v0", "v1", "design", "paired") == {"credit"}
     assert roles(wanted, "held_out") == {"truth"}
+    assert roles(wanted, "baseline") == {"baseline"}
 
 
 def test_endpoints_have_seeds_of_their_own():
@@ -118,6 +127,90 @@ def test_each_look_extends_the_one_before():
         assert look.of("design") == at_once[: len(look.of("design"))]
 
 
+# Coalitions that share sets of weights
+
+
+def with_sets(sets, *overrides):
+    return load(CONFIG, ["compute.precision=fp32", EXPERTS.format(sets), "evaluation.held_out=0", *overrides])
+
+
+def pairs(n, count, sets, *overrides):
+    """The smaller size, the seed and the set of each pair of a leverage design, (pairs,) each; asserts that a
+    coalition and its complement have the same."""
+    config = with_sets(sets, f"valuation.coalitions={count}", *overrides)
+    Z = design(config.valuation, n)
+    seeds, of_set, size = np.array(seeds_of(config, Z)), sets_of(config, Z), Z.sum(axis=1)
+    assert np.array_equal(Z[::2], ~Z[1::2])
+    assert np.array_equal(seeds[::2], seeds[1::2])
+    assert np.array_equal(of_set, seeds % sets)
+    return np.minimum(size, n - size)[::2], seeds[::2], of_set[::2]
+
+
+@pytest.mark.parametrize(("n", "count"), [(4, 14), (7, 40), (12, 96), (30, 200)])
+@pytest.mark.parametrize("sets", [2, 3, 5, 64])
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_pairs_of_each_size_are_dealt_to_the_sets_equally(n, count, sets, seed):
+    sizes, seeds, of_set = pairs(n, count, sets, f"valuation.seed={seed}")
+    assert len(set(seeds)) == len(seeds) == count // 2
+    assert seeds.max() < ENDPOINT_SEEDS
+    for size in set(sizes):
+        dealt = np.bincount(of_set[sizes == size], minlength=sets)
+        assert len(dealt) == sets
+        assert dealt.max() - dealt.min() <= 1
+
+
+def test_sizes_begin_with_different_sets():
+    """Else the first set would have the largest part of every size."""
+    sizes, _, of_set = pairs(30, 200, 5)
+    first = [of_set[sizes == size][0] for size in set(sizes)]
+    assert len(set(first)) > 1
+    others, _, elsewhere = pairs(30, 200, 5, "valuation.seed=1")
+    assert first != [elsewhere[others == size][0] for size in set(others)]
+
+
+@pytest.mark.parametrize("name", ["leverage", "shapley_kernel"])
+def test_a_smaller_budget_has_the_first_rows_seeds_and_sets(name):
+    option = f"valuation.design={name}"
+    small, large = (with_sets(3, option, f"valuation.coalitions={count}") for count in (30, 90))
+    Z, more = design(small.valuation, 9), design(large.valuation, 9)
+    assert np.array_equal(Z, more[:30])
+    assert seeds_of(small, Z) == seeds_of(large, more)[:30] == seeds_of(large, more[:30])
+    assert np.array_equal(sets_of(small, Z), sets_of(large, more)[:30])
+
+
+def test_each_look_has_the_seeds_of_the_one_before():
+    rule = "valuation.stop={looks: [20, 28, 40], rule: width, target: 1}"
+    first, last = (Wanted(6, *SIX, rule, EXPERTS.format(3), look=look) for look in (0, 2))
+    assert first.of("design") == last.of("design")[:20]
+
+
+def test_coalitions_of_the_kernel_design_are_dealt_one_by_one():
+    config = with_sets(3, "valuation.design=shapley_kernel", "valuation.coalitions=60")
+    Z = design(config.valuation, 8)
+    seeds, of_set = seeds_of(config, Z), sets_of(config, Z)
+    assert len(set(seeds)) == 60
+    for size in set(Z.sum(axis=1)):
+        dealt = np.bincount(of_set[Z.sum(axis=1) == size], minlength=3)
+        assert dealt.max() - dealt.min() <= 1
+
+
+@pytest.mark.parametrize("name", ["leverage", "shapley_kernel"])
+def test_without_several_sets_seeds_are_the_next_ones(name):
+    """One set leaves no choice, so its seeds are those of a game without sets."""
+    options = (f"valuation.design={name}", "valuation.coalitions=20", "valuation.seed=7")
+    without, one = load(CONFIG, list(options)), with_sets(1, *options)
+    Z = design(without.valuation, 6)
+    expected = [7 + row // 2 for row in range(20)] if name == "leverage" else [7 + row for row in range(20)]
+    assert seeds_of(without, Z) == seeds_of(one, Z) == expected
+    assert sets_of(without, Z) is None
+    assert sets_of(one, Z).tolist() == [0] * 20
+
+
+def test_retrained_coalitions_have_the_seeds_of_the_design_with_sets_too():
+    wanted = Wanted(6, *SIX, EXPERTS.format(3), "valuation.retrained={coalitions: 24}")
+    assert seeds(wanted.of("retrained")) == seeds(wanted.of("design"))[:24]
+
+
 # Coalitions that only some methods need
 
 
@@ -158,6 +251,32 @@ def test_held_out_coalitions_are_paired_with_the_game_of_the_credits_at_another_
     assert [item.members for item in held] == [item.members for item in paired]
     assert (set(seeds(held)), set(seeds(paired))) == ({50}, {PAIRED_SEEDS + 50})
     assert list(wanted.masks("held_out").sum(axis=1)) == [1] * 4 + [2] * 4
+
+
+def test_held_out_coalitions_are_measured_by_their_own_images_too():
+    """Nothing of it is random, so it has one seed."""
+    wanted = Wanted(4, "evaluation.seed=50", "evaluation.alphas=[0.25, 0.5]", EXPERTS.format(3))
+    assert members(wanted, "baseline") == members(wanted, "held_out")
+    assert set(seeds(wanted.of("baseline"))) == {0}
+    assert roles(wanted, "baseline") == {"baseline"}
+
+
+@pytest.mark.parametrize("sets", [1, 3, 4])
+def test_a_compared_coalition_is_evaluated_once_with_each_set(sets):
+    wanted = Wanted(4, EXPERTS.format(sets), "evaluation.by_size=2")
+    assert repeats(wanted.config) == sets
+    for truth, cheap in (("held_out", "paired"), ("by_size", "by_size_paired")):
+        items = wanted.of(cheap)
+        groups = [items[start : start + sets] for start in range(0, len(items), sets)]
+        expected = [[members] * sets for members in members(wanted, truth)]
+        assert [[item.members for item in group] for group in groups] == expected
+        for group in groups:
+            assert seeds(group) == [PAIRED_SEEDS + 1000 + repeat for repeat in range(sets)]
+            assert {seed % sets for seed in seeds(group)} == set(range(sets))
+
+
+def test_a_game_without_sets_is_evaluated_once():
+    assert repeats(Wanted(4).config) == 1
 
 
 def members(wanted, *purposes):
@@ -203,7 +322,55 @@ def test_held_out_coalitions_of_no_credit_come_first_then_those_that_are_not_ret
 def test_without_held_out_coalitions_there_are_none():
     wanted = Wanted(4, "evaluation.held_out=0")
     assert held_out(wanted.config, 4).shape == (0, 4)
-    assert not wanted.of("held_out", "paired")
+    assert not wanted.of("held_out", "paired", "baseline")
+
+
+# Further sizes
+
+
+@pytest.mark.parametrize(
+    ("n", "sizes"),
+    [(2, [1]), (3, [1, 2]), (4, [1, 2, 3]), (5, [1, 2, 4]), (8, [2, 6, 7]), (12, [2, 3, 9, 11])],
+)
+def test_further_sizes_are_from_two_contributors_to_all_but_one(n, sizes):
+    """Two, a quarter, three quarters and all but one; with few contributors some are the same."""
+    Z = by_size(load(CONFIG, ["evaluation.by_size=3"]), n)
+    counts = {size: min(3, comb(n, size)) for size in sizes}
+    assert Counter(Z.sum(axis=1).tolist()) == counts
+    assert Z.sum(axis=1).tolist() == sorted(Z.sum(axis=1))
+    assert len(np.unique(Z, axis=0)) == len(Z)
+
+
+def test_of_any_number_of_contributors_the_sizes_are_those_that_were_meant():
+    config = load(CONFIG, ["evaluation.by_size=1"])
+    for n in range(4, 260):
+        sizes = {2, round(n / 4), round(3 * n / 4), n - 1}
+        assert by_size(config, n).sum(axis=1).tolist() == sorted(sizes)
+
+
+def test_a_larger_number_of_a_size_has_the_first_of_a_smaller():
+    few, many = (by_size(load(CONFIG, [f"evaluation.by_size={count}"]), 9) for count in (2, 5))
+    for size in (2, 7, 8):
+        assert np.array_equal(many[many.sum(axis=1) == size][:2], few[few.sum(axis=1) == size])
+
+
+def test_further_sizes_are_evaluated_as_held_out_coalitions_are():
+    wanted = Wanted(8, "evaluation.by_size=4", "evaluation.seed=50", "evaluation.held_out=0")
+    held, paired, own = (wanted.of(f"by_size{end}") for end in ("", "_paired", "_baseline"))
+    assert np.array_equal(wanted.masks("by_size"), by_size(wanted.config, 8))
+    assert [item.members for item in held] == [item.members for item in paired]
+    assert [item.members for item in held] == [item.members for item in own]
+    assert [set(seeds(items)) for items in (held, paired, own)] == [{50}, {PAIRED_SEEDS + 50}, {0}]
+    expected = {"by_size": "truth", "by_size_paired": "credit", "by_size_baseline": "baseline"}
+    assert {purpose: roles(wanted, purpose) for purpose in expected} == {
+        purpose: {role} for purpose, role in expected.items()
+    }
+
+
+def test_without_further_sizes_there_are_none():
+    wanted = Wanted(8)
+    assert by_size(wanted.config, 8).shape == (0, 8)
+    assert not wanted.of("by_size", "by_size_paired", "by_size_baseline")
 
 
 # Removals

@@ -29,7 +29,8 @@ def test_a_round_is_opened_by_its_address(small):
     assert (again.id, again.uri, again.config) == (small.id, small.uri, small.config)
     assert (again.plan, again.manifest) == (small.plan, small.manifest)
     assert Round.open(f"{small.uri}/").id == small.id
-    assert again.games == {game.id: game for game in (again.game("credit"), again.game("truth"))}
+    roles = ("credit", "truth", "baseline")
+    assert again.games == {game.id: game for game in map(again.game, roles)}
 
 
 def test_an_address_that_is_not_one_of_a_round(small):
@@ -155,6 +156,10 @@ def test_addresses_of_a_coalition(small):
     for item in small.plan.wanted:
         recipe, data = small.games[item.game].recipe, small.manifest.data(item.mask(4))
         assert small.data(item) == data == tuple(sorted(data))
+        assert small.generates(item) == (item.purpose != "baseline")
+        if not small.generates(item):
+            assert small.weights_keys(item) == []
+            continue
         (part,) = small.mixture(item).parts
         assert (part.run.seed, part.run.data) == (item.seed, data)
         assert small.weights_keys(item) == [f"checkpoints/{recipe.address(item.seed, data)}.safetensors"]

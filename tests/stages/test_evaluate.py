@@ -8,6 +8,7 @@ from tiny import fill, planned
 from apportion.errors import NotFound
 from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.verdict import verdict
+from apportion.planning.coalitions import PAIRED_SEEDS
 from apportion.stages import attribute, evaluate, publish
 
 METHODS = ["tree_residual", "leverage", "banzhaf", "beta_shapley"]
@@ -35,11 +36,11 @@ def noisy(mask, name, seed):
 def judged(tmp_path):
     """Makes a round with evidence; returns it and what `evaluate` returned."""
 
-    def make(*overrides, truth=cheap):
+    def make(*overrides, truth=cheap, credit=cheap):
         this_round = planned(tmp_path / "work", *FIVE, *overrides)
-        fill(this_round, cheap, truth)
+        fill(this_round, credit, truth)
         attribute.run(this_round.uri)
-        fill(this_round, cheap, truth)
+        fill(this_round, credit, truth)
         return this_round, evaluate.run(this_round.uri)
 
     return make
@@ -130,7 +131,8 @@ def test_without_held_out_coalitions_nothing_is_established(judged):
     assert faithful == 0
     for name in WORTH:
         judgement = judgement_of(this_round, name)
-        assert judgement.faithfulness == judgement.scores == ()
+        assert judgement.faithfulness == judgement.scores == judgement.baseline == ()
+        assert judgement.by_size == judgement.by_size_baseline == ()
         assert verdict(judgement) == "not established"
 
 
@@ -173,6 +175,97 @@ def test_retraining_as_the_game_of_the_credits(judged):
     )
     assert not held & paired
     assert members(this_round, "held_out") == members(this_round, "paired")
+
+
+# Experts, own images and further sizes
+
+EXPERTS = "removal={method: experts, fitting: {steps: 2, lr: 0.1}, sets: 3}"
+
+
+def by_set(mask, name, seed):
+    """As `cheap`, where each set of experts has noise of its own when a coalition is compared with
+    retraining; over the three sets it sums to zero."""
+    repeat = seed - PAIRED_SEEDS - 1000
+    noise = {0: 1.0, 1: -2.0, 2: 1.0}.get(repeat, 0.0) * np.sin(37 * float(mask @ [1, 2, 4, 8, 16]))
+    return cheap(mask, name, 0) + 10 * noise
+
+
+def test_values_with_several_sets_are_averaged(judged):
+    this_round, faithful = judged(EXPERTS, credit=by_set, truth=lambda mask, name, _: cheap(mask, name, 0))
+    held, paired = this_round.evaluations("held_out"), this_round.evaluations("paired")
+    assert (len(held), len(paired)) == (10, 30)
+    for name in WORTH:
+        (faith,) = judgement_of(this_round, name).faithfulness
+        assert (faith.rho, faith.pairs, faith.status) == (1.0, 10, "faithful")
+        y = [record.values[name] for _, record in held]
+        for repeat in range(3):  # with a single set they agree less
+            x = [record.values[name] for _, record in paired[repeat::3]]
+            assert spearmanr(x, y).statistic < 0.9
+    assert faithful == 2
+
+
+def own_opposite(mask, name, seed):
+    """The game of the coalitions' own images, which has seed 0, is the opposite of the others."""
+    return opposite(mask, name, seed) if seed == 0 else cheap(mask, name, seed)
+
+
+@pytest.mark.parametrize("removal", [(), (EXPERTS,)])
+def test_own_images_are_compared_with_retraining_and_do_not_enter_the_verdict(judged, removal):
+    this_round, faithful = judged(*removal, "valuation.seed=1", credit=own_opposite, truth=cheap)
+    assert len(this_round.evaluations("baseline")) == 10
+    for name in WORTH:
+        judgement = judgement_of(this_round, name)
+        (own,) = judgement.baseline
+        assert (own.alpha, own.rho, own.pairs, own.status) == (0.5, -1.0, 10, "not faithful")
+        assert [faith.rho for faith in judgement.faithfulness] == [1.0]
+        assert verdict(judgement) == "faithful"
+    assert faithful == 2
+
+
+def test_each_size_has_its_own_images(judged):
+    def half_opposite(mask, name, seed):
+        return own_opposite(mask, name, seed if mask.sum() > 2 else 7)
+
+    options = ("evaluation.alphas=[0.6, 0.4]", "valuation.seed=1")
+    this_round, _ = judged(*options, credit=half_opposite, truth=lambda mask, name, _: cheap(mask, name, 7))
+    for name in WORTH:
+        own = judgement_of(this_round, name).baseline
+        assert [(faith.alpha, faith.rho) for faith in own] == [(0.6, -1.0), (0.4, 1.0)]
+
+
+@pytest.mark.parametrize("removal", [(), (EXPERTS,)])
+def test_further_sizes_are_reported_and_do_not_enter_the_verdict(judged, removal):
+    """Of five contributors one, two and four. Only coalitions of two agree with retraining, by whose size
+    credits are judged; the own images agree at the others."""
+
+    def other(mask, name, seed):
+        return opposite(mask, name, 0) if mask.sum() != 2 else cheap(mask, name, 0)
+
+    def credit(mask, name, seed):
+        return opposite(mask, name, 0) if seed == 0 else cheap(mask, name, 0)
+
+    options = ("evaluation.by_size=7", "valuation.seed=1", *removal)
+    this_round, faithful = judged(*options, credit=credit, truth=other)
+    assert faithful == 2
+    for name in WORTH:
+        judgement = judgement_of(this_round, name)
+        found = [(faith.alpha, faith.rho, faith.pairs) for faith in judgement.by_size]
+        assert found == [(0.2, -1.0, 5), (0.4, 1.0, 7), (0.8, -1.0, 5)]
+        own = [(faith.alpha, faith.rho, faith.pairs) for faith in judgement.by_size_baseline]
+        assert own == [(0.2, 1.0, 5), (0.4, -1.0, 7), (0.8, 1.0, 5)]
+        assert [faith.alpha for faith in judgement.faithfulness] == [0.5]
+        assert {score.alpha for score in judgement.scores} == {0.5}
+        assert verdict(judgement) == "faithful"
+
+
+def test_further_sizes_alone_establish_nothing(judged):
+    this_round, faithful = judged("evaluation.held_out=0", "evaluation.by_size=7")
+    assert faithful == 0
+    for name in WORTH:
+        judgement = judgement_of(this_round, name)
+        assert judgement.faithfulness == judgement.baseline == judgement.scores == ()
+        assert [faith.rho for faith in judgement.by_size] == [1.0] * 3
+        assert verdict(judgement) == "not established"
 
 
 # Counterfactuals

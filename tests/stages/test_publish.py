@@ -181,7 +181,7 @@ def test_credits_of_a_plan_with_another_version_of_credits_are_shown_and_not_mad
     assert command("show", published.uri)[0] == 0
     code, _, log = command("verify", published.uri)
     assert code == 1
-    assert "which made credits in another way (records.CREDITS 6, expected 5)" in log
+    assert "which made credits in another way (records.CREDITS 7, expected 6)" in log
 
 
 def test_publishing_again_changes_nothing(published):

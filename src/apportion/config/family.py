@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Tag, model_validator
 
+from apportion.config.sampling import Sampling
 from apportion.config.strict import Count, Strict
 
 
@@ -15,9 +16,9 @@ class FamilyOptions(Strict):
     condition: ClassVar[Literal["label"] | None] = None
     """What the family's models are conditioned on; it is then part of a sample's hash."""
 
-    def check(self, resolution: int, steps: int) -> None:
+    def check(self, resolution: int, sampling: Sampling) -> None:
         """Raises ValueError where the family cannot make images of `resolution` pixels a side, or cannot
-        sample them in this number of steps (sampling.steps)."""
+        sample them as section `sampling` says."""
 
 
 class DdpmOptions(FamilyOptions):
@@ -54,19 +55,25 @@ class DdpmOptions(FamilyOptions):
             )
         return self
 
-    def check(self, resolution: int, steps: int) -> None:
+    def check(self, resolution: int, sampling: Sampling) -> None:
         levels = len(self.channels)
         if resolution % 2 ** (levels - 1):
             raise ValueError(
                 f"found data.resolution {resolution}, expected a multiple of {2 ** (levels - 1)}: each of "
                 f"the {levels} levels of model.channels but the first halves it"
             )
-        if self.timesteps % steps:  # DDIM would stop before the last timestep and leave some noise
+        steps = sampling.steps
+        if steps > self.timesteps:
+            raise ValueError(
+                f"found sampling.steps {steps}, expected at most the {self.timesteps} timesteps of the family"
+            )
+        # DDIM would stop before the last timestep and leave some noise.
+        if sampling.sampler == "ddim" and self.timesteps % steps:
             divisors = [d for d in range(1, self.timesteps + 1) if self.timesteps % d == 0]
             near = sorted(divisors, key=lambda d: (abs(d - steps), d))[:2]
             raise ValueError(
                 f"found sampling.steps {steps}, expected a divisor of the {self.timesteps} timesteps, such "
-                f"as {near[0]} or {near[1]}"
+                f"as {near[0]} or {near[1]}, for sampling.sampler ddim"
             )
 
 

@@ -40,7 +40,7 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _model_fits(self) -> "Config":
-        self.model.check(self.data.resolution, self.sampling.steps)
+        self.model.check(self.data.resolution, self.sampling)
         return self
 
     @model_validator(mode="after")

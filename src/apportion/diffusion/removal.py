@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from apportion.config.removal import Finetune, SparsifiedFinetune
+from apportion.config.removal import Experts, Finetune, SparsifiedFinetune
 from apportion.diffusion.compute import Compute
 from apportion.diffusion.family import Family, family_of
 from apportion.diffusion.images import TrainingImages
@@ -49,7 +49,7 @@ def finetune(case: Case) -> nn.Module:
     """Continues from the start model, in place, on the kept images. From a pruned model this is sparsified
     fine-tuning."""
     options = case.recipe.removal
-    if case.start is None or not isinstance(options, Finetune | SparsifiedFinetune):
+    if case.start is None or not isinstance(options, Finetune | SparsifiedFinetune | Experts):
         raise ValueError("found no model or no options to fine-tune with, expected those of the game")
     fitting, section = options.fitting, "removal.fitting"
     return fit(case.family, case.start, case.kept, fitting, case.seed, case.compute, case.tick, section)
@@ -59,6 +59,7 @@ REMOVALS: dict[str, Callable[[Case], nn.Module]] = {
     "retrain": retrain,
     "finetune": finetune,
     "sparsified_finetune": finetune,
+    "experts": finetune,
 }
 
 

@@ -2,7 +2,7 @@
 conditions (labels or captions) that images are drawn for."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,27 +26,31 @@ class Sampler:
         return torch.stack(predictions).sum(dim=0)
 
 
-def averaged(models: Sequence[nn.Module], weights: Sequence[float]) -> nn.Module:
-    """One model whose weights are the weighted mean of those of models of one architecture.
+def averaged(models: Iterable[nn.Module], weights: Sequence[float]) -> nn.Module:
+    """One model whose weights are the weighted mean of those of models of one architecture and type of
+    number. Models are read one at a time, and none is changed; numbers that are not weights, such as counts
+    of batches, are those of the first model. The mean of one model with weight 1 is that model itself.
 
-    Raises ValueError where the models are not of one architecture.
+    Raises ValueError where the models are not of one architecture and type of number.
     """
-    if len(models) == 1:
-        return models[0]
-    states = [model.state_dict() for model in models]
-    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
-    if any(shape != shapes[0] for shape in shapes):
-        raise ValueError(
-            f"found {len(models)} models of different architectures, expected one architecture: weights of "
-            "several cannot be averaged (`average` of the mixture)"
-        )
-    mean = {}
-    for name, first in states[0].items():
-        if first.is_floating_point():
-            terms = [weight * state[name] for state, weight in zip(states, weights, strict=True)]
-            mean[name] = torch.stack(terms).sum(dim=0)
-        else:
-            mean[name] = first
-    model = copy.deepcopy(models[0])
-    model.load_state_dict(mean)
+    each = iter(models)
+    first = next(each)
+    if list(weights) == [1.0]:
+        if next(each, None) is not None:
+            raise ValueError("found more models than weights, expected one weight for each")
+        return first
+    state = first.state_dict()
+    forms = {name: (tensor.shape, tensor.dtype) for name, tensor in state.items()}
+    means = {name: tensor * weights[0] for name, tensor in state.items() if tensor.is_floating_point()}
+    for model, weight in zip(each, weights[1:], strict=True):
+        other = model.state_dict()
+        if {name: (tensor.shape, tensor.dtype) for name, tensor in other.items()} != forms:
+            raise ValueError(
+                "found models of different architectures or types of numbers, expected one architecture and "
+                "type: weights of several cannot be averaged (`average` of the mixture)"
+            )
+        for name, mean in means.items():
+            mean.add_(other[name], alpha=weight)
+    model = copy.deepcopy(first)
+    model.load_state_dict({**state, **means})
     return model

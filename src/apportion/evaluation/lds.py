@@ -50,7 +50,7 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
             f"found all {a.size} numbers of one side equal, expected values that differ: equal ones have no "
             "order"
         )
-    return float(_rank_correlation(a[None], b[None])[0])
+    return float(rank_correlations(a[None], b[None])[0])
 
 
 def bootstrap(
@@ -69,12 +69,12 @@ def bootstrap(
     picked, columns = rng.integers(k, size=(resamples, k)), rng.integers(seeds, size=(resamples, seeds))
     score = np.zeros(resamples)
     for c in columns.T:
-        score += _rank_correlation(values[picked, c[:, None]], predicted[picked]) / seeds
+        score += rank_correlations(values[picked, c[:, None]], predicted[picked]) / seeds
     low, high = np.quantile(score, [0.5 - level / 2, 0.5 + level / 2])
     return float(low), float(high)
 
 
-def _rank_correlation(a: Array, b: Array) -> Array:
+def rank_correlations(a: Array, b: Array) -> Array:
     """Spearman correlation of each row of a (r, k) with the same row of b (r, k), (r,); 0 where one is
     constant."""
     ra, rb = rankdata(a, axis=1), rankdata(b, axis=1)

@@ -19,6 +19,12 @@ def verdict(judgement: Judgement) -> Status:
     return game if score is None else min(game, prediction(score), key=SEVERITY.__getitem__)
 
 
+def verdict_text(judgement: Judgement) -> str:
+    """The verdict in words; it says where the agreement with retraining was measured in another round."""
+    status = verdict(judgement)
+    return status if judgement.cited is None else f"{status} (measured in another round)"
+
+
 def prediction(score: LdsScore) -> Status:
     """Whether credits predict retrained models: they do where the interval of their score is above 0, which
     excludes chance and a reversed order."""

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from apportion.config.round import Config
 from apportion.errors import ConfigError, ValuationError
 from apportion.evaluation.counterfactual import without_random, without_top
-from apportion.planning.coalitions import budget, design, held_out
+from apportion.planning.coalitions import budget, design, held_out, sets_of
 from apportion.properties import check as check_properties
-from apportion.valuation import intervals, sequential, shapley
+from apportion.valuation import intervals, sequential, set_noise, shapley
 from apportion.valuation.methods import METHODS, at_most, check_chosen, chosen, stand_ins
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,12 @@ def check_options(config: Config) -> None:
     fit each other. Raises PropertyError or ConfigError."""
     check_properties(config.properties)
     check_chosen(config.valuation)
+    unknown_v0 = set(config.properties) - set(config.valuation.stated_v0)
+    if not config.removal.generates and unknown_v0:
+        raise ConfigError(
+            f"found no valuation.stated_v0 of {', '.join(sorted(unknown_v0))} beside removal.method "
+            f"{config.removal.method!r}, expected one of every property: the empty coalition has no images"
+        )
     named = {"valuation.stated_v0": list(config.valuation.stated_v0)}
     if config.valuation.stop:
         named["valuation.stop.properties"] = config.valuation.stop.properties
@@ -40,12 +46,15 @@ def check_coalitions(config: Config, n: int) -> None:
     """Raises ConfigError where n contributors have too few coalitions to draw, or the coalitions are too few
     for the credits, their intervals, a method, the held-out coalitions or the counterfactual removal."""
     options, Z = config.valuation, np.empty((0, n), bool)
-    with _refused(n, "change valuation.coalitions or valuation.seed"):
+    fix = "change valuation.coalitions or valuation.seed"
+    if config.removal.shared_sets >= set_noise.FEWEST_SETS:
+        fix += f", or choose fewer than {set_noise.FEWEST_SETS} removal.sets"
+    with _refused(n, fix):
         Z = design(options, n)
         if options.design == "shapley_kernel":
             _tells_apart(Z)
         else:
-            _gives_intervals(Z, options.level)
+            _gives_intervals(Z, options.level, sets_of(config, Z))
     if (m := budget(options, n)) < options.coalitions:
         log.info(
             "all %d proper coalitions of %d contributors are evaluated, not %d", m, n, options.coalitions
@@ -75,13 +84,13 @@ def _check_looks(config: Config, Z: NDArray[np.bool_]) -> NDArray[np.bool_]:
         at_most("at the last look", options.stop.looks[-1], len(Z))
         levels = sequential.levels(options.stop.looks, options.level, options.stop.spending)
         first = Z[: options.stop.looks[0]]
-        _gives_intervals(first, float(levels[0]))
+        _gives_intervals(first, float(levels[0]), sets_of(config, first))
     with _refused(n, "change valuation.stop.target"):
         sequential.check(options.stop.rule, options.stop.target, n)
     return first
 
 
-def _gives_intervals(Z: NDArray[np.bool_], level: float) -> None:
+def _gives_intervals(Z: NDArray[np.bool_], level: float, sets: NDArray[np.intp] | None) -> None:
     """Raises ValuationError where coalitions of the leverage design do not tell all contributors apart, or
     leave one without an interval.
 
@@ -92,7 +101,7 @@ def _gives_intervals(Z: NDArray[np.bool_], level: float) -> None:
     shapley.leverage(Z, y, 0.0, 0.0)
     if Z.shape[1] < intervals.FEWEST:
         return
-    low, _ = intervals.hc3(Z, y, 0.0, 0.0, level)
+    low, _ = intervals.hc3(Z, y, 0.0, 0.0, level, sets)
     if not np.isfinite(low).all():
         raise ValuationError(
             "found contributors told apart by a single pair of coalitions, expected more pairs: a single one "

@@ -29,7 +29,7 @@ Games = Mapping[Role, Game]
 
 def wanted_evaluations(config: Config, manifest: Manifest, games: Games, look: int = 0) -> Iterator[Wanted]:
     """Every evaluation of the round, in the order of its plan."""
-    credit, truth, options = games["credit"], games["truth"], config.evaluation
+    credit = games["credit"]
     yield from _endpoints(config, manifest, credit, config.valuation.endpoint_seeds, "v0", "v1")
     yield from _of_design(config, manifest, games, look)
     for method, own in own_coalitions(config.valuation, manifest.n).items():
@@ -37,8 +37,32 @@ def wanted_evaluations(config: Config, manifest: Manifest, games: Games, look: i
             seed = ENDPOINT_SEEDS if own.seeds == "endpoint" else METHOD_SEEDS + row
             yield Wanted.of(credit, manifest, seed, mask, method)
     for mask in held_out(config, manifest.n):
-        yield Wanted.of(truth, manifest, options.seed, mask, "held_out")
-        yield Wanted.of(credit, manifest, PAIRED_SEEDS + options.seed, mask, "paired")
+        yield from _compared(config, manifest, games, mask, ("held_out", "paired", "baseline"))
+    for mask in by_size(config, manifest.n):
+        purposes = ("by_size", "by_size_paired", "by_size_baseline")
+        yield from _compared(config, manifest, games, mask, purposes)
+
+
+def _compared(
+    config: Config,
+    manifest: Manifest,
+    games: Games,
+    mask: NDArray[np.bool_],
+    purposes: tuple[Purpose, Purpose, Purpose],
+) -> Iterator[Wanted]:
+    """A coalition by retraining, in the game of the credits, and by its own images. Where coalitions share
+    sets of weights, it is evaluated with each set."""
+    held_out, paired, baseline = purposes
+    seed = config.evaluation.seed
+    yield Wanted.of(games["truth"], manifest, seed, mask, held_out)
+    for repeat in range(repeats(config)):
+        yield Wanted.of(games["credit"], manifest, PAIRED_SEEDS + seed + repeat, mask, paired)
+    yield Wanted.of(games["baseline"], manifest, 0, mask, baseline)
+
+
+def repeats(config: Config) -> int:
+    """How often a coalition that is compared with retraining is evaluated in the game of the credits."""
+    return max(1, config.removal.shared_sets)
 
 
 def _endpoints(
@@ -58,9 +82,7 @@ def _of_design(config: Config, manifest: Manifest, games: Games, look: int) -> I
     options = config.valuation
     Z = design(options, manifest.n)
     Z = Z[: options.stop.looks[look]] if options.stop else Z
-    # A coalition and its complement share their noise.
-    rows_per_seed = 2 if options.design == "leverage" else 1
-    seeds = [options.seed + row // rows_per_seed for row in range(len(Z))]
+    seeds = seeds_of(config, Z)
     for seed, mask in zip(seeds, Z, strict=True):
         yield Wanted.of(games["credit"], manifest, seed, mask, "design")
     if options.retrained:
@@ -68,6 +90,34 @@ def _of_design(config: Config, manifest: Manifest, games: Games, look: int) -> I
         yield from _endpoints(config, manifest, truth, endpoint_seeds, "retrained_v0", "retrained_v1")
         for seed, mask in zip(seeds[: options.retrained.coalitions], Z, strict=False):
             yield Wanted.of(truth, manifest, seed, mask, "retrained")
+
+
+def seeds_of(config: Config, Z: NDArray[np.bool_]) -> list[int]:
+    """The seed of each row of a design. A coalition and its complement have the same one, so that they share
+    their noise. Where coalitions share sets of weights, the seed also chooses the set: pairs of each size are
+    dealt to the sets in turn, from a random start, so that each set has its part of every size."""
+    rows_per_seed = 2 if config.valuation.design == "leverage" else 1
+    first = [config.valuation.seed + row // rows_per_seed for row in range(len(Z))]
+    sets = config.removal.shared_sets
+    if sets < 2:
+        return first
+    n = Z.shape[1]
+    size = Z.sum(axis=1)[::rows_per_seed]
+    if rows_per_seed == 2:
+        size = np.minimum(size, n - size)
+    turn = np.random.default_rng([config.valuation.seed, n, sets]).integers(sets, size=n + 1)
+    seeds = []
+    for pair, k in enumerate(size):
+        seeds += [sets * (config.valuation.seed + pair) + int(turn[k] % sets)] * rows_per_seed
+        turn[k] += 1
+    return seeds[: len(Z)]
+
+
+def sets_of(config: Config, Z: NDArray[np.bool_]) -> NDArray[np.intp] | None:
+    """The set of weights that each row of a design is sampled from, (m,); None where there are no shared
+    sets."""
+    sets = config.removal.shared_sets
+    return np.array(seeds_of(config, Z), dtype=np.intp) % sets if sets else None
 
 
 def design(options: ValuationOptions, n: int) -> NDArray[np.bool_]:
@@ -107,6 +157,21 @@ def _unseen(
     drawn = coalitions.draw("datamodel", n, max(count, enough), seed, alpha=alpha)
     late = coalitions.among(drawn, seen).astype(int) + coalitions.among(drawn, retrained)
     return drawn[np.argsort(late, kind="stable")[:count]]
+
+
+def by_size(config: Config, n: int) -> NDArray[np.bool_]:
+    """`evaluation.by_size` coalitions of each of a few sizes, the smallest first: two contributors, a quarter
+    and three quarters of them, and all but one. A size has no more than there are."""
+    count, sizes = (
+        config.evaluation.by_size,
+        sorted({2, round(n / 4), round(3 * n / 4), n - 1} & set(range(1, n))),
+    )
+    parts = [
+        coalitions.draw("datamodel", n, min(count, comb(n, size)), config.evaluation.seed, alpha=size / n)
+        for size in sizes
+        if count
+    ]
+    return np.concatenate([np.empty((0, n), bool), *parts])
 
 
 def removals(

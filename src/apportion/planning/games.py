@@ -4,9 +4,11 @@ networks."""
 from collections.abc import Mapping
 from typing import Literal
 
+from apportion.config.family import DdpmOptions
 from apportion.config.hashing import digest
-from apportion.config.removal import Removal, Retrain
+from apportion.config.removal import OwnImages, Removal, Retrain
 from apportion.config.round import Config
+from apportion.config.sampling import Sampling
 from apportion.properties import PROPERTIES
 from apportion.records import SCHEMA, Base, Game, Manifest, Measurement, Recipe, Role, Start, samples_address
 
@@ -24,14 +26,21 @@ def games_of(
     config: Config, base: Base, networks: Mapping[str, str], precision: Precision
 ) -> dict[Role, Game]:
     """The games by their role. networks: the hash of the feature network of each property that has one."""
+    if not config.removal.generates:
+        precision = "fp32"  # of scoring: nothing else is computed
     start = Start(base=base.id, pruning=config.removal.prune, seed=config.seed)
     measurements = _measurements(config, base, networks)
     recipes: dict[Role, Recipe] = {
         "credit": _recipe(config, config.removal, start, precision),
         "truth": base.recipe,
+        "baseline": _recipe(config, OwnImages(method="own_images"), None, "fp32"),
     }
     return {
-        role: Game(recipe=recipe, sampling=config.sampling, properties=measurements)
+        role: Game(
+            recipe=recipe,
+            sampling=config.sampling if recipe.removal.generates else Sampling(),
+            properties=measurements,
+        )
         for role, recipe in recipes.items()
     }
 
@@ -39,11 +48,11 @@ def games_of(
 def _recipe(config: Config, removal: Removal, start: Start | None, precision: Precision) -> Recipe:
     return Recipe(
         version=SCHEMA,
-        model=config.model,
+        model=config.model if removal.generates else DdpmOptions(),  # the default, where there is no model
         resolution=config.data.resolution,
         precision=precision,
         removal=removal,
-        train=None if removal.starts else config.train,
+        train=None if removal.starts or not removal.generates else config.train,
         start=start if removal.starts else None,
     )
 

@@ -12,7 +12,7 @@ from apportion.records.credits import (
     StoppingStatus,
 )
 from apportion.records.evaluation import Cost, Evaluation
-from apportion.records.evidence import Counterfactual, Evidence, Faith, Judgement, LdsScore, Status
+from apportion.records.evidence import Citation, Counterfactual, Evidence, Faith, Judgement, LdsScore, Status
 from apportion.records.game import (
     SCHEMA,
     Base,
@@ -23,6 +23,7 @@ from apportion.records.game import (
     evaluation_key,
     samples_address,
 )
+from apportion.records.game_evidence import GameEvidence, PropertyEvidence
 from apportion.records.manifest import Contributor, Manifest
 from apportion.records.plan import Followup, Plan, Purpose, Role, Wanted, members_text
 from apportion.records.scores import ContributorScores, Scores, scores_address
@@ -31,6 +32,7 @@ __all__ = [
     "CREDITS",
     "SCHEMA",
     "Base",
+    "Citation",
     "Commit",
     "Contributor",
     "ContributorScores",
@@ -44,6 +46,7 @@ __all__ = [
     "Faith",
     "Followup",
     "Game",
+    "GameEvidence",
     "Interaction",
     "Judgement",
     "LdsScore",
@@ -51,6 +54,7 @@ __all__ = [
     "Measurement",
     "PilotResult",
     "Plan",
+    "PropertyEvidence",
     "Purpose",
     "Recipe",
     "Record",

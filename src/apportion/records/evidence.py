@@ -1,6 +1,8 @@
 """Evidence for and against the credits of a round, from retrained models."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints
 
 from apportion.records.base import Finite, Hash, Record
 
@@ -49,13 +51,29 @@ class Counterfactual(Record):
     value: Finite
 
 
+class Citation(Record):
+    """The round in which something was measured, and when (YYYY-MM-DD)."""
+
+    round: Hash
+    project: str
+    date: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
+    code: str
+
+
 class Judgement(Record):
     """What `evaluate` concluded about the credits of one property. published: the method whose credits are
-    judged."""
+    judged. baseline: as `faithfulness`, of the game without a model, whose images of a coalition are its own.
+    by_size: faithfulness at further sizes, which are not part of the verdict; by_size_baseline: the same of
+    the game without a model. cited: the other round in which all of these were measured, on the same
+    contributors and game; None where they were measured in this one."""
 
     property: str
     published: str
     faithfulness: tuple[Faith, ...]
+    baseline: tuple[Faith, ...] = ()
+    by_size: tuple[Faith, ...] = ()
+    by_size_baseline: tuple[Faith, ...] = ()
+    cited: Citation | None = None
     scores: tuple[LdsScore, ...]
     counterfactuals: tuple[Counterfactual, ...]
 

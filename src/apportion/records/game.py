@@ -53,21 +53,28 @@ class Recipe(Record):
         fields: dict[str, Any] = identity(self)
         return fields
 
+    @cached_property
+    def _trained(self) -> dict[str, Any]:
+        """The identity without what only affects how weights are mixed, so that another mixture of the same
+        weights trains nothing again."""
+        removal = self._identity["removal"]
+        kept = {name: value for name, value in removal.items() if name not in self.removal.mixing}
+        return {**self._identity, "removal": kept}
+
     @property
     def steps(self) -> int:
         """Training steps of one training run."""
         return self.removal.steps(self.train)
 
     def address(self, seed: int, data: tuple[str, ...]) -> str:
-        """Address of the weights of a training run with this seed on the data with these hashes. For the seed
-        and data of a coalition it is the address of the coalition's model, whether that is one set of weights
-        or a mixture."""
+        """Address of the model of a coalition with this seed and the data with these hashes, whether that is
+        one set of weights or a mixture."""
         return digest({**self._identity, "seed": seed, "data": sorted(data)})
 
     def weights(self, part: Part) -> str:
         """Address of the weights of a part of a mixture."""
         if part.run is not None:
-            return self.address(part.run.seed, part.run.data)
+            return digest({**self._trained, "seed": part.run.seed, "data": sorted(part.run.data)})
         if self.start is None:
             raise ValueError(
                 f"found a part without a training run, expected one: {self.removal.method} has no start"
@@ -77,6 +84,8 @@ class Recipe(Record):
     def mixture(self, seed: int, members: Sequence[Member]) -> Mixture:
         """What the images of a coalition are sampled from."""
         mixture = self.removal.mixture(seed, members)
+        if not self.removal.generates:
+            return mixture
         total = math.fsum(part.weight for part in mixture.parts)
         if not math.isclose(total, 1.0, rel_tol=1e-9):
             raise ValueError(

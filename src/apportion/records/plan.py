@@ -12,16 +12,17 @@ from apportion.records.base import Hash, Record, RecordedSeed
 from apportion.records.game import Base, Game
 from apportion.records.manifest import Manifest
 
-Role = Literal["credit", "truth"]
+Role = Literal["credit", "truth", "baseline"]
 """What a round uses a game for: `credit`, the game that credits are of; `truth`, retraining, which judges
-them."""
+them; `baseline`, the coalitions' own images, which shows what models add."""
 
 Purpose = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 """What an evaluation is for: `design`, coalitions of the design; `v0` and `v1`, the empty and the grand
 coalition; the name of a method, coalitions that only it needs; `retrained`, `retrained_v0` and
 `retrained_v1`, the first coalitions of the design and both endpoints by retraining; `held_out`, coalitions by
-retraining that judge the credits, and `paired`, the same in the game of the credits; `counterfactual`,
-coalitions without some contributors."""
+retraining that judge the credits, `paired`, the same in the game of the credits, and `baseline`, the same by
+their own images; `by_size`, `by_size_paired` and `by_size_baseline`, the same of coalitions of several sizes;
+`counterfactual`, coalitions without some contributors."""
 
 
 class Wanted(Record):
@@ -55,7 +56,8 @@ def members_text(mask: NDArray[np.bool_]) -> str:
 class Plan(Record):
     """What a round will evaluate, in order. games: the id of each game, by its role. methods: the methods
     that give credits, the published one first. look: which of `valuation.stop.looks` it is for, from 0.
-    credits: the version of how credits come from values (CREDITS)."""
+    credits: the version of how credits come from values (CREDITS). evidence: the hash of
+    the evidence of another round that this one cites."""
 
     round: Hash
     manifest: Hash
@@ -66,6 +68,7 @@ class Plan(Record):
     code: str
     look: Annotated[int, Field(ge=0)] = 0
     credits: int
+    evidence: Hash | None = None
 
     @classmethod
     def parse(cls, data: bytes, origin: str) -> "Plan":

@@ -32,11 +32,13 @@ class Meaning(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the credits of a property agree with retraining, and why."""
+    """Whether the credits of a property agree with retraining, and why. elsewhere: whether that was measured
+    in another round."""
 
     status: str
     why: str
     table: Table | None
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ def reasoned_verdict(judgement: Judgement | None, threshold: float) -> Verdict:
     score = weakest_score(judgement)
     if score is not None:
         why = f"{why} {_predicts(score)}"
-    return Verdict(status_of(judgement), why, faith_table(judgement.faithfulness))
+    why = f"{_cited(judgement)}{why} {_compared_with_baseline(judgement)}".strip()
+    return Verdict(status_of(judgement), why, faith_table(judgement), judgement.cited is not None)
 
 
 def _why(faith: Faith, threshold: float) -> str:
@@ -156,6 +159,37 @@ def _why(faith: Faith, threshold: float) -> str:
             "not pay by these credits yet."
         )
     return f"Too few coalitions were compared with retraining to know whether it agrees: {correlation}."
+
+
+def _cited(judgement: Judgement) -> str:
+    """Where the agreement with retraining was measured, if not in this round, in words."""
+    if judgement.cited is None:
+        return ""
+    where = judgement.cited
+    return (
+        f"Measured in another round, of the same game and the same contributors: round {where.round[:12]} of "
+        f"project {where.project}, {where.date}, possibly on another machine. "
+    )
+
+
+def _compared_with_baseline(judgement: Judgement) -> str:
+    """Whether the models of the game say more of retraining than the coalitions' own images do, in words;
+    empty where that was not measured."""
+    faith = weakest_faith(judgement.faithfulness)
+    own = next((item for item in judgement.baseline if item.alpha == faith.alpha), None)
+    if own is None or own.rho is None or faith.rho is None:
+        return ""
+    measured = f"ρ = {number(own.rho, '.2f')} ({interval(own.low, own.high, '.2f')})"
+    if own.rho > faith.rho:
+        return (
+            "The same property of the coalitions’ own training images, measured without any model, agrees "
+            f"better with retraining: {measured}. For this property the models add nothing to what the "
+            "images show by themselves."
+        )
+    return (
+        "The same property of the coalitions’ own training images, measured without any model, agrees less: "
+        f"{measured}."
+    )
 
 
 def _predicts(score: LdsScore) -> str:

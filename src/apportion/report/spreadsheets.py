@@ -5,7 +5,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from apportion.evaluation.verdict import verdict, weakest_score
+from apportion.evaluation.verdict import verdict_text, weakest_score
 from apportion.records import Credit, Credits, Evidence, LdsScore, Manifest
 
 NUMBERS = ["se", "low", "high", "share", "interval", "best", "worst"]
@@ -27,7 +27,7 @@ def statement_csv(names: Sequence[str], credits: Credits, evidence: Evidence, ma
     columns += ["verdict", "lds", "lds_low", "lds_high", "covers"]
     rows = []
     for name in sorted(names):
-        judged = [verdict(judgements[name]), *_bounds(weakest_score(judgements[name]))]
+        judged = [verdict_text(judgements[name]), *_bounds(weakest_score(judgements[name]))]
         for c in credits.of(name):
             own = [name, cell(c.contributor), str(samples[c.contributor]), c.method, c.game, *_numbers(c)]
             rows.append([*own, *judged, credits.covered(c)])

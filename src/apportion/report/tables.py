@@ -238,26 +238,47 @@ def _count(value: int) -> Cell:
     return Cell(number(value, ",.0f"), "number", value)
 
 
-def faith_table(faiths: Sequence[Faith]) -> Table:
-    """The agreement of the removal method with retraining, one row per size of coalition."""
+def faith_table(judgement: Judgement) -> Table:
+    """The agreement with retraining of the removal method and, where it was measured, of the coalitions' own
+    images, one row per size of coalition. Sizes without a verdict were measured for information only."""
+    judged = [(faith, faith.status) for faith in judgement.faithfulness]
+    measured = [(faith, "") for faith in judgement.by_size]
+    baseline = _paired_by_size(judgement.faithfulness, judgement.baseline)
+    baseline |= _paired_by_size(judgement.by_size, judgement.by_size_baseline)
     columns = (
         Column("Contributors kept", order="ascending"),
         Column("ρ with retraining"),
         Column("Interval"),
+        *((Column("ρ of own images"), Column("Interval")) if baseline else ()),
         Column("Coalitions"),
         Column("Verdict", "status"),
     )
     rows = tuple(
         (
             Cell(portion(faith.alpha), "number", faith.alpha),
-            Cell(number(faith.rho, ".2f"), "number", faith.rho),
-            Cell(interval(faith.low, faith.high, ".2f"), "number", faith.low),
+            *_correlation_cells(faith),
+            *(_correlation_cells(baseline.get(id(faith))) if baseline else ()),
             Cell(str(faith.pairs), "number", faith.pairs),
-            Cell(faith.status, "status", faith.status),
+            Cell(status, "status" if status else "text", status),
         )
-        for faith in sorted(faiths, key=lambda faith: faith.alpha)
+        for faith, status in sorted(judged + measured, key=lambda row: row[0].alpha)
     )
     return Table("Agreement with retraining, by size of coalition", columns, rows)
+
+
+def _paired_by_size(faiths: Sequence[Faith], baseline: Sequence[Faith]) -> dict[int, Faith]:
+    """What was measured of the own images of the same coalitions, by the identity of the record."""
+    by_alpha = {faith.alpha: faith for faith in baseline}
+    return {id(faith): by_alpha[faith.alpha] for faith in faiths if faith.alpha in by_alpha}
+
+
+def _correlation_cells(faith: Faith | None) -> tuple[Cell, Cell]:
+    if faith is None:
+        return Cell("", "number", None), Cell("", "number", None)
+    return (
+        Cell(number(faith.rho, ".2f"), "number", faith.rho),
+        Cell(interval(faith.low, faith.high, ".2f"), "number", faith.low),
+    )
 
 
 def score_table(judgements: Sequence[Judgement]) -> Table | None:

@@ -1,5 +1,7 @@
 """Models as stored objects, and the images they generate."""
 
+from collections import OrderedDict
+
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
@@ -12,8 +14,11 @@ from apportion.progress import Ticker
 from apportion.records import Cost, Recipe, Wanted
 from apportion.rounds.cost import cost_header, read_cost, timed
 from apportion.rounds.round import Round
-from apportion.rounds.weights import own_part
+from apportion.rounds.weights import has_own_weights
 from apportion.store import Store
+
+MODEL_BYTES = 2**31
+"""Bytes of models that stay in memory for the next coalition."""
 
 
 def dump_model(recipe: Recipe, model: nn.Module, cost: Cost) -> bytes:
@@ -27,15 +32,38 @@ def load_model(store: Store, recipe: Recipe, key: str, compute: Compute) -> tupl
     return family_of(recipe.model).load(data, where, compute.device), read_cost(data, where)
 
 
-def load_sampler(this_round: Round, wanted: Wanted, compute: Compute) -> tuple[Sampler, Cost]:
+class SharedModels:
+    """Models that several coalitions of a round need, on a device; those that were used last stay in
+    memory."""
+
+    def __init__(self, this_round: Round, compute: Compute) -> None:
+        self._store, self._compute = this_round.store, compute
+        self._models: OrderedDict[str, tuple[nn.Module, int]] = OrderedDict()
+
+    def load(self, recipe: Recipe, key: str) -> nn.Module:
+        """The model with that key. Raises NotFound or Damaged."""
+        if key not in self._models:
+            model, _ = load_model(self._store, recipe, key, self._compute)
+            size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+            self._models[key] = model, size
+            while len(self._models) > 1 and sum(size for _, size in self._models.values()) > MODEL_BYTES:
+                self._models.popitem(last=False)
+        self._models.move_to_end(key)
+        return self._models[key][0]
+
+
+def load_sampler(
+    this_round: Round, wanted: Wanted, compute: Compute, shared: SharedModels
+) -> tuple[Sampler, Cost]:
     """What the images of a coalition are sampled from, and what its model cost. The weights of a mixture are
     used by other coalitions too, so their cost is counted for none of them. Raises NotFound or Damaged."""
     recipe, mixture = this_round.games[wanted.game].recipe, this_round.mixture(wanted)
     keys = this_round.weights_keys(wanted)
-    loaded = [load_model(this_round.store, recipe, key, compute) for key in keys]
-    models, weights = [model for model, _ in loaded], [part.weight for part in mixture.parts]
-    alone = mixture.parts == (own_part(this_round, wanted),)
-    cost = loaded[0][1] if alone else Cost(device=compute.name)
+    if has_own_weights(this_round, wanted):
+        model, cost = load_model(this_round.store, recipe, keys[0], compute)
+        return Sampler((model,), conditions=mixture.conditions), cost
+    models, cost = (shared.load(recipe, key) for key in keys), Cost(device=compute.name)
+    weights = [part.weight for part in mixture.parts]
     if mixture.average == "weights":
         return Sampler((averaged(models, weights),), conditions=mixture.conditions), cost
     return Sampler(tuple(models), tuple(weights), mixture.conditions), cost

@@ -110,6 +110,10 @@ def purposes() -> dict[Purpose, str]:
         "retrained": "coalitions for the credits, retrained",
         "held_out": "held-out coalitions, retrained",
         "paired": "held-out coalitions, game of the credits",
+        "baseline": "held-out coalitions, their own images",
+        "by_size": "coalitions of further sizes, retrained",
+        "by_size_paired": "coalitions of further sizes, game of the credits",
+        "by_size_baseline": "coalitions of further sizes, their own images",
         "counterfactual": "removal of top and random contributors",
     }
 

@@ -34,7 +34,7 @@ def method_input(this_round: Round, name: str) -> MethodInput:
         Z=Z,
         y=y,
         v0=v0,
-        v1=_rows(this_round, name, "v1")[1],
+        v1=_mean_by_set(this_round, "v1", _rows(this_round, name, "v1")[1]),
         level=options.level,
         sign=-1 if PROPERTIES[name].higher_is_better is False else 1,
         options=options,
@@ -44,6 +44,7 @@ def method_input(this_round: Round, name: str) -> MethodInput:
             if METHODS[method].own
         },
         retrained=retrained,
+        sets=_sets(this_round),
         scores={
             method: _scores(this_round, method)
             for method in this_round.plan.methods
@@ -51,6 +52,23 @@ def method_input(this_round: Round, name: str) -> MethodInput:
         },
         looks=tuple(options.stop.looks[: this_round.plan.look + 1]) if options.stop else (),
     )
+
+
+def _sets(this_round: Round) -> NDArray[np.intp] | None:
+    """The set of weights that each coalition of the design was sampled from, where coalitions share sets."""
+    sets = this_round.game("credit").recipe.removal.shared_sets
+    seeds = [item.seed for item in this_round.plan.wanted if item.purpose == "design"]
+    return np.array([seed % sets for seed in seeds]) if sets else None
+
+
+def _mean_by_set(this_round: Round, purpose: Purpose, values: Array) -> Array:
+    """The mean value of each set of weights that coalitions share, so that the values are independent; all
+    values where there are fewer than two sets."""
+    sets = this_round.game("credit").recipe.removal.shared_sets
+    seeds = [item.seed for item in this_round.plan.wanted if item.purpose == purpose]
+    of_set = np.array(seeds) % max(sets, 1)
+    names = np.unique(of_set)
+    return values if len(names) < 2 else np.array([values[of_set == name].mean() for name in names])
 
 
 def _rows(this_round: Round, name: str, purpose: Purpose) -> Rows:

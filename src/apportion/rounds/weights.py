@@ -4,7 +4,7 @@ part of mixtures."""
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from apportion.config.removal import Part, TrainingRun
+from apportion.config.removal import Part, RemovalOptions, TrainingRun
 from apportion.records import Cost, Recipe, Wanted
 from apportion.rounds.cost import read_cost
 from apportion.rounds.round import Round
@@ -28,6 +28,15 @@ def own_part(this_round: Round, wanted: Wanted) -> Part:
     return Part(TrainingRun(wanted.seed, this_round.data(wanted)))
 
 
+def has_own_weights(this_round: Round, wanted: Wanted) -> bool:
+    """Whether a coalition is sampled from one model that no other coalition uses. An expert is the model of
+    its contributor alone, but belongs to all coalitions of its set."""
+    removal = this_round.games[wanted.game].recipe.removal
+    alone = this_round.mixture(wanted).parts == (own_part(this_round, wanted),)
+    mixed = type(removal).mixture is not RemovalOptions.mixture and this_round.data(wanted) != ()
+    return alone and not mixed
+
+
 def all_weights(this_round: Round) -> dict[str, Weights]:
     """Every set of weights that a round needs and a training run makes, by its key. Weights of retrained
     coalitions come first."""
@@ -35,7 +44,7 @@ def all_weights(this_round: Round) -> dict[str, Weights]:
     keys: dict[tuple[str, TrainingRun], str] = {}  # a mixture may have hundreds of parts, the same in each
     for item in this_round.distinct():
         recipe, mixture = this_round.games[item.game].recipe, this_round.mixture(item)
-        shared = mixture.parts != (own_part(this_round, item),)
+        shared = not has_own_weights(this_round, item)
         for part in mixture.parts:
             if part.run is None:
                 continue

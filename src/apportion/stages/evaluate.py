@@ -2,7 +2,9 @@
 needs was requested by `plan` or `attribute`."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby, zip_longest
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +13,19 @@ from apportion.evaluation.counterfactual import relative_change
 from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.lds import lds, lds_interval
 from apportion.evaluation.verdict import verdict
-from apportion.records import Counterfactual, Evaluation, Evidence, Faith, Judgement, LdsScore, Wanted
+from apportion.planning.coalitions import repeats
+from apportion.records import (
+    Counterfactual,
+    Evaluation,
+    Evidence,
+    Faith,
+    GameEvidence,
+    Judgement,
+    LdsScore,
+    Purpose,
+    Wanted,
+)
+from apportion.rounds.citing import cited
 from apportion.rounds.round import Round
 from apportion.rounds.values import sampled_purposes
 from apportion.store import layout
@@ -29,57 +43,114 @@ def run(round_uri: str) -> int:
 
 def evidence_of(this_round: Round) -> Evidence:
     """The judgement of every property, from the credits and the ledger."""
-    by_alpha = dict(_by_alpha(this_round))
-    judgements = [
-        Judgement(
+    evidence = cited(this_round)
+    if evidence is not None:
+        return _citing(this_round, evidence)
+    by_alpha = _compared(this_round, "held_out", "paired", "baseline")
+    by_size = _compared(this_round, "by_size", "by_size_paired", "by_size_baseline")
+
+    def judgement(name: str) -> Judgement:
+        return Judgement(
             property=name,
             published=this_round.credits.published[name],
-            faithfulness=tuple(
-                _faith(this_round, name, alpha, truth, cheap) for alpha, (truth, cheap) in by_alpha.items()
-            ),
+            faithfulness=tuple(_faith(this_round, name, part, part.cheap) for part in by_alpha),
+            baseline=tuple(_faith(this_round, name, part, part.baseline) for part in by_alpha),
+            by_size=tuple(_faith(this_round, name, part, part.cheap) for part in by_size),
+            by_size_baseline=tuple(_faith(this_round, name, part, part.baseline) for part in by_size),
             scores=tuple(
                 score
-                for alpha, (truth, _) in by_alpha.items()
-                for score in _scores(this_round, name, alpha, truth)
+                for part in by_alpha
+                for score in _scores(this_round, name, part.alpha, [record for _, record in part.truth])
             ),
             counterfactuals=tuple(_counterfactuals(this_round, name)),
         )
-        for name in sorted(this_round.config.properties)
-    ]
+
+    judgements = [judgement(name) for name in sorted(this_round.config.properties)]
     return Evidence(round=this_round.id, judgements=tuple(judgements))
 
 
-def _by_alpha(this_round: Round) -> Iterator[tuple[float, tuple[Evaluations, Evaluations]]]:
-    """Held-out coalitions of each size share, by retraining and in the game of the credits, in the order of
-    the plan."""
-    options = this_round.config.evaluation
-    if options.held_out == 0:
-        return
-    truth, cheap = this_round.evaluations("held_out"), this_round.evaluations("paired")
-    for i, alpha in enumerate(options.alphas):
-        part = slice(i * options.held_out, (i + 1) * options.held_out)
-        yield alpha, (truth[part], cheap[part])
+def _citing(this_round: Round, evidence: GameEvidence) -> Evidence:
+    """The judgement of every property from what another round measured of the same game and contributors, and
+    from how this round's credits predict that round's retrained coalitions."""
+    by_property = {item.property: item for item in evidence.properties}
+    n = this_round.manifest.n
+    by_size = groupby(evidence.retrained, key=lambda record: len(record.members))
+    alphas = [faith.alpha for faith in evidence.properties[0].faithfulness]
+    parts = [(alpha, list(records)) for alpha, (_, records) in zip_longest(alphas, by_size)]
+
+    def judgement(name: str) -> Judgement:
+        item = by_property[name]
+        return Judgement(
+            property=name,
+            published=this_round.credits.published[name],
+            faithfulness=item.faithfulness,
+            baseline=item.baseline,
+            by_size=item.by_size,
+            by_size_baseline=item.by_size_baseline,
+            cited=evidence.citation,
+            scores=tuple(
+                score
+                for alpha, records in parts
+                for score in _scores(this_round, name, alpha or len(records[0].members) / n, records)
+            ),
+            counterfactuals=tuple(_counterfactuals(this_round, name)),
+        )
+
+    names = sorted(this_round.config.properties)
+    return Evidence(round=this_round.id, judgements=tuple(judgement(name) for name in names))
+
+
+class Compared(NamedTuple):
+    """Coalitions of one size, as a share `alpha` of the contributors: k by retraining, `repeats` for each of
+    them in the game of the credits, and k by their own images."""
+
+    alpha: float
+    truth: Evaluations
+    cheap: Evaluations
+    baseline: Evaluations
+
+
+def _compared(this_round: Round, truth: Purpose, cheap: Purpose, baseline: Purpose) -> list[Compared]:
+    """The coalitions of each size in the order of the plan, in which those of one size are together."""
+    n, times = this_round.manifest.n, repeats(this_round.config)
+    retrained, game, own = (this_round.evaluations(purpose) for purpose in (truth, cheap, baseline))
+    sizes = [int(wanted.mask(n).sum()) for wanted, _ in retrained]
+    alphas = this_round.config.evaluation.alphas if truth == "held_out" else []
+    parts, start = [], 0
+    for (size, group), alpha in zip_longest(groupby(sizes), alphas[: len(set(sizes))]):
+        stop = start + len(list(group))
+        cheap_part = game[start * times : stop * times]
+        parts.append(Compared(alpha or size / n, retrained[start:stop], cheap_part, own[start:stop]))
+        start = stop
+    return parts
 
 
 def _values(evaluations: Evaluations, name: str) -> list[float]:
     return [evaluation.values[name] for _, evaluation in evaluations]
 
 
-def _faith(this_round: Round, name: str, alpha: float, truth: Evaluations, cheap: Evaluations) -> Faith:
+def _faith(this_round: Round, name: str, part: Compared, cheap: Evaluations) -> Faith:
+    """How well a game agrees with retraining. Evaluations of one coalition in it, which follow each other,
+    are averaged."""
+    values = np.reshape(_values(cheap, name), (len(part.truth), -1))
     result = faithfulness(
-        _values(cheap, name),
-        _values(truth, name),
+        values.mean(axis=1),
+        _values(part.truth, name),
         threshold=this_round.config.evaluation.threshold,
         level=this_round.config.valuation.level,
     )
     rho, low, high = (None if math.isnan(value) else value for value in (result.rho, result.low, result.high))
-    return Faith(alpha=alpha, rho=rho, low=low, high=high, pairs=result.pairs, status=result.status)
+    return Faith(alpha=part.alpha, rho=rho, low=low, high=high, pairs=result.pairs, status=result.status)
 
 
-def _scores(this_round: Round, name: str, alpha: float, truth: Evaluations) -> Iterator[LdsScore]:
+def _scores(
+    this_round: Round, name: str, alpha: float, retrained: Sequence[Evaluation]
+) -> Iterator[LdsScore]:
     """LDS of every method's credits. None where too few coalitions or equal values leave no order to
     compare."""
-    Z, y = this_round.masks([wanted for wanted, _ in truth]), _values(truth, name)
+    data = [contributor.data for contributor in this_round.manifest.contributors]
+    Z = np.array([[item in set(record.members) for item in data] for record in retrained])
+    y = [record.values[name] for record in retrained]
     purposes = sampled_purposes(this_round)
     sampled = this_round.masks([item for item in this_round.plan.wanted if item.purpose in purposes])
     in_design = int(among(Z, sampled).sum())
@@ -92,7 +163,13 @@ def _scores(this_round: Round, name: str, alpha: float, truth: Evaluations) -> I
         except ValuationError:
             value = None  # there is no order to compare, so the score has no value
         yield LdsScore(
-            method=method, alpha=alpha, lds=value, low=low, high=high, held_out=len(y), in_design=in_design
+            method=method,
+            alpha=alpha,
+            lds=value,
+            low=low,
+            high=high,
+            held_out=len(y),
+            in_design=in_design,
         )
 
 

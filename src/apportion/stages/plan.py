@@ -20,8 +20,9 @@ from apportion.planning.forecast import forecast
 from apportion.planning.games import base_of, games_of
 from apportion.planning.precision import resolve
 from apportion.properties import PROPERTIES
-from apportion.records import CREDITS, Game, Manifest, Plan, Role, StoppingStatus
+from apportion.records import CREDITS, Game, GameEvidence, Manifest, Plan, Role, StoppingStatus
 from apportion.rounds import heads, integrity, training_data
+from apportion.rounds.citing import evidence_hash, keep_evidence, mismatch, read_evidence
 from apportion.rounds.networks import EMBEDDED, check_embedded, keep_network, network_hash, read_network
 from apportion.rounds.round import Round
 from apportion.store import Store, layout, open_store
@@ -68,7 +69,8 @@ def run(config: Config, job: str | None = None) -> Planned:
     manifest = training_data.manifest_of(contributions)
     check_coalitions(config, manifest.n)
     hashes = {name: network_hash(data) for name, data in networks.items()}
-    plan, games, earlier = next_look(store, config, manifest, hashes)
+    evidence = None if config.evaluation.evidence is None else read_evidence(config.evaluation.evidence)
+    plan, games, earlier = next_look(store, config, manifest, hashes, evidence)
     for round_id in earlier:
         tracker.finish_round(round_id)  # a publication that was killed at its very end left its run open
     uri = round_uri(store, plan.round)
@@ -82,6 +84,8 @@ def run(config: Config, job: str | None = None) -> Planned:
     # `publish` needs the previous credits: where they cannot be read, this fails now rather than at the end.
     heads.previous(store, config.project, last, plan.round)
     keep_inputs(store, contributions, networks)
+    if evidence is not None and plan.evidence is not None:
+        keep_evidence(store, evidence)
     return _commit(store, config, plan, games, tracker, job)
 
 
@@ -110,7 +114,11 @@ def _commit(
 
 
 def next_look(
-    store: Store, config: Config, manifest: Manifest, networks: Mapping[str, str]
+    store: Store,
+    config: Config,
+    manifest: Manifest,
+    networks: Mapping[str, str],
+    evidence: bytes | None = None,
 ) -> tuple[Plan, dict[Role, Game], list[str]]:
     """The plan of the round, its games, and the ids of the committed rounds of earlier looks.
 
@@ -120,7 +128,7 @@ def next_look(
     looks = len(config.valuation.stop.looks) if config.valuation.stop else 1
     earlier: list[str] = []
     while True:
-        plan, games = draw_up(config, manifest, networks, look=len(earlier))
+        plan, games = draw_up(config, manifest, networks, look=len(earlier), evidence=evidence)
         if plan.look + 1 == looks or not store.exists(round_key(plan.round, layout.COMMIT_FILE)):
             return plan, games, earlier
         stopping = integrity.read_credits(round_uri(store, plan.round)).stopping
@@ -130,10 +138,14 @@ def next_look(
 
 
 def draw_up(
-    config: Config, manifest: Manifest, networks: Mapping[str, str], look: int = 0
+    config: Config,
+    manifest: Manifest,
+    networks: Mapping[str, str],
+    look: int = 0,
+    evidence: bytes | None = None,
 ) -> tuple[Plan, dict[Role, Game]]:
-    """The plan of a round and its games: a pure function of configuration, manifest and networks (hashes by
-    property), so the same input always gives the same round."""
+    """The plan of a round and its games: a pure function of configuration, manifest, networks (hashes by
+    property) and the text of cited evidence, so the same input always gives the same round."""
     precision = resolve(config.compute)
     base = base_of(config, manifest, precision)
     games = games_of(config, base, networks, precision)
@@ -146,6 +158,19 @@ def draw_up(
         "wanted": [item.model_dump() for item in wanted],
         "credits": CREDITS,
     }
+    applies = None
+    if evidence is not None:
+        reason = mismatch(
+            GameEvidence.parse(evidence, "evaluation.evidence"),
+            manifest.id,
+            games["credit"].id,
+            games["truth"].id,
+        )
+        if reason:
+            log.warning(reason)
+        else:
+            applies = evidence_hash(evidence)
+            identity["evidence"] = applies
     plan = Plan(
         round=digest(identity),
         manifest=manifest.id,
@@ -156,6 +181,7 @@ def draw_up(
         code=code(),
         look=look,
         credits=CREDITS,
+        evidence=applies,
     )
     return plan, games
 

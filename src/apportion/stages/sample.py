@@ -1,33 +1,45 @@
 """sample: seeded images of every pending coalition's model."""
 
-from functools import partial
+from functools import cache, partial
 
-from apportion.diffusion.compute import prepare
-from apportion.progress import Ticker, bar
+from apportion.diffusion.compute import Compute, prepare
+from apportion.progress import bar
 from apportion.records import Wanted
-from apportion.rounds.models import generate, load_sampler
+from apportion.rounds.models import SharedModels, generate, load_sampler
 from apportion.rounds.round import Round
 from apportion.rounds.samples import dump_samples
 
 
 def run(round_uri: str, shard: int = 0) -> int:
     """Makes what is missing; returns how many sets of images were made."""
-    this_round = Round.open(round_uri)
-    todo = this_round.pending(shard)
+    return make(Round.open(round_uri), shard)
+
+
+def make(this_round: Round, shard: int = 0) -> int:
+    """As `run`, for a round that is open."""
+    todo = [item for item in this_round.pending(shard) if this_round.generates(item)]
     images = [this_round.games[item.game].sampling.images for item in todo]
-    made = 0
+
+    @cache
+    def prepared(precision: str) -> tuple[Compute, SharedModels]:
+        options = this_round.config.compute
+        compute = prepare(options.device, precision, options.threads)
+        return compute, SharedModels(this_round, compute)
+
     with bar(sum(images), f"sample {shard}", "image") as progress:
+
+        def images_of(item: Wanted) -> bytes:
+            game = this_round.games[item.game]
+            compute, shared = prepared(game.recipe.precision)
+            sampler, cost = load_sampler(this_round, item, compute, shared)
+            return dump_samples(
+                *generate(game.recipe, sampler, game.sampling, item.seed, compute, cost, progress.update)
+            )
+
+        made = 0
         for item, count in zip(todo, images, strict=True):
-            key = this_round.samples_key(item)
-            stored = this_round.store.ensure(key, partial(_images, this_round, item, progress.update))
+            stored = this_round.store.ensure(this_round.samples_key(item), partial(images_of, item))
             if not stored:
                 progress.update(count)
             made += stored
     return made
-
-
-def _images(this_round: Round, wanted: Wanted, tick: Ticker) -> bytes:
-    game, options = this_round.games[wanted.game], this_round.config.compute
-    compute = prepare(options.device, game.recipe.precision, options.threads)
-    sampler, cost = load_sampler(this_round, wanted, compute)
-    return dump_samples(*generate(game.recipe, sampler, game.sampling, wanted.seed, compute, cost, tick))

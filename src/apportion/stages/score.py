@@ -18,6 +18,7 @@ from apportion.rounds.cost import timed
 from apportion.rounds.networks import stored_network
 from apportion.rounds.round import Round
 from apportion.rounds.samples import load_samples
+from apportion.rounds.training_data import training_images
 from apportion.store import Store
 from apportion.store.layout import network_key, reference_key
 from apportion.version import code
@@ -25,12 +26,12 @@ from apportion.version import code
 
 def run(round_uri: str, shard: int = 0) -> int:
     """Scores what has no record; returns how many records this call wrote."""
-    this_round = Round.open(round_uri)
-    return make(this_round, this_round.pending(shard), shard)
+    return make(Round.open(round_uri), shard)
 
 
-def make(this_round: Round, todo: list[Wanted], shard: int = 0) -> int:
-    """As `run`, for coalitions that the caller chooses."""
+def make(this_round: Round, shard: int = 0) -> int:
+    """As `run`, for a round that is open."""
+    todo = this_round.pending(shard)
     if not todo:
         return 0
     options, store = this_round.config.compute, this_round.store
@@ -40,7 +41,7 @@ def make(this_round: Round, todo: list[Wanted], shard: int = 0) -> int:
     made = 0
     with bar(len(todo), f"score {shard}", "coalition") as progress:
         for item in todo:
-            images, spent = load_samples(store, this_round.samples_key(item))
+            images, spent = _images(this_round, item, scorer.device)
             with timed() as clock:
                 values = scorer.values(this_round.games[item.game], images)
             record = Evaluation(
@@ -61,6 +62,15 @@ def make(this_round: Round, todo: list[Wanted], shard: int = 0) -> int:
             made += this_round.ledger.commit(record)
             progress.update()
     return made
+
+
+def _images(this_round: Round, item: Wanted, device: str) -> tuple[NDArray[uint8], Cost]:
+    """The images of a coalition, uint8 (k, 3, side, side), and what making them cost."""
+    if this_round.generates(item):
+        return load_samples(this_round.store, this_round.samples_key(item))
+    resolution = this_round.games[item.game].recipe.resolution
+    own = training_images(this_round.store, this_round.data(item), resolution)
+    return own.pixels, Cost(device=device)
 
 
 class Scorer:

@@ -10,7 +10,7 @@ from apportion.store.contract import Store
 
 EXPIRING = ("checkpoints", "samples")
 """Folders whose objects may expire: they are made again where they are needed."""
-KEPT = ("games", "rounds", "heads", "manifests", "images", "references", "networks", "scores")
+KEPT = ("games", "rounds", "heads", "manifests", "images", "references", "networks", "scores", "evidence")
 """Folders whose objects must stay."""
 
 CONFIG_FILE = "config.json"
@@ -59,6 +59,11 @@ def reference_key(address: str) -> str:
 def scores_key(address: str) -> str:
     """The scores of an influence method."""
     return f"scores/{address}.json"
+
+
+def evidence_key(address: str) -> str:
+    """Evidence of another round that rounds cite, by its hash."""
+    return f"evidence/{address}.json"
 
 
 def weights_key(address: str) -> str:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apportion.errors import ValuationError
+from apportion.valuation import set_noise
 from apportion.valuation.coalitions import Coalitions, Vector, complementary_pairs, size_shares
 from apportion.valuation.inputs import (
     Endpoints,
@@ -36,7 +37,12 @@ BLOCK = 1024  # pairs of coalitions whose part of the hat matrix is in memory at
 
 
 def hc3(
-    Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, level: float = 0.95
+    Z: ArrayLike,
+    y: ArrayLike,
+    v0: ArrayLike,
+    v1: ArrayLike,
+    level: float = 0.95,
+    sets: ArrayLike | None = None,
 ) -> tuple[Vector, Vector]:
     """Intervals (low, high), each (n,), of the Shapley values of the game that gave y.
 
@@ -44,6 +50,10 @@ def hc3(
     seeds (seeds,). The spread of the seeds widens the intervals by Student's t with the degrees of freedom of
     so few values: two seeds of a noisy endpoint cost much width. The intervals are centred on
     `shapley.leverage`.
+
+    sets (m,): the set of weights that each coalition was sampled from, where coalitions share sets; a
+    coalition and its complement are of one set. With three sets or more the intervals hold over their noise
+    too and are centred on the credits of `set_noise.fit`; with fewer they leave that noise out.
 
     The intervals hold for each player separately; `ranks.order` has a simultaneous band. A coalition whose
     complement is missing counts as a pair by itself. A coalition in several rows counts once, with the mean
@@ -56,17 +66,19 @@ def hc3(
     Raises ValuationError for bad input and for fewer pairs than players.
     """
     level = fraction("level", level)
-    fit = jackknife(Z, y, v0, v1)
+    fit = jackknife(Z, y, v0, v1, sets)
     half = half_width(level, fit.variance(), fit.dof, fit.endpoint_variance(), fit.endpoints.dof)
     return fit.phi - half, fit.phi + half
 
 
-def standard_errors(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> tuple[Vector, Vector]:
+def standard_errors(
+    Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, sets: ArrayLike | None = None
+) -> tuple[Vector, Vector]:
     """Credits and their standard errors, (n,) each, from which `hc3` makes intervals.
 
     Raises as `hc3` does.
     """
-    fit = jackknife(Z, y, v0, v1)
+    fit = jackknife(Z, y, v0, v1, sets)
     return fit.phi, np.sqrt(fit.variance() + fit.endpoint_variance().sum(axis=1))
 
 
@@ -76,7 +88,7 @@ class Jackknife(NamedTuple):
     Sums over pairs of products of shifts are the covariance of the credits (HC2).
     """
 
-    phi: Vector  # (n,) credits of `shapley.leverage`
+    phi: Vector  # (n,) credits of `shapley.leverage`, or of `set_noise.fit`
     shift: Vector  # (n, pairs) each pair's error in each credit; infinite where it cannot be estimated
     pair: NDArray[np.intp]  # (k,) the pair of each distinct coalition, 0..pairs-1
     dof: Vector  # (n,) degrees of freedom that the pairs leave each credit, from 1 to those of the whole fit
@@ -92,16 +104,33 @@ class Jackknife(NamedTuple):
         return np.asarray(self.slopes**2 * self.endpoints.variance, dtype=np.float64)
 
 
-def jackknife(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Jackknife:
-    """The `leverage` fit and the errors of its credits.
+def jackknife(
+    Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, sets: ArrayLike | None = None
+) -> Jackknife:
+    """The `leverage` fit and the errors of its credits; `sets` as in `hc3`.
 
     Raises ValuationError for bad input and for fewer pairs than players.
     """
-    rows, values = average_repeats(*checked(Z, y))
+    rows, values = checked(Z, y)
     endpoints = checked_endpoints(v0, v1)
+    if sets is not None and len(np.unique(sets)) >= set_noise.FEWEST_SETS:
+        rounding = 0.0 if is_exhaustive(rows) else rounding_error(values, endpoints)
+        of_rows = _checked_sets(sets, len(rows))
+        fitted = set_noise.fit(rows, values, endpoints.v0, endpoints.v1, of_rows, rounding)
+        return Jackknife(*fitted, endpoints)
+    rows, values = average_repeats(rows, values)
     fit = constrained(rows, values, endpoints.v0, endpoints.v1)
     shift, pair, dof = _errors_by_pair(rows, fit, rounding_error(values, endpoints))
     return Jackknife(fit.phi, shift, pair, dof, _slopes(rows, fit), endpoints)
+
+
+def _checked_sets(sets: ArrayLike, m: int) -> NDArray[np.intp]:
+    array = np.asarray(sets)
+    if array.shape != (m,) or array.dtype.kind not in "iu":
+        raise ValuationError(
+            f"found sets of shape {array.shape} and type {array.dtype}, expected ({m},) whole numbers"
+        )
+    return array.astype(np.intp)
 
 
 def is_exhaustive(rows: Coalitions) -> bool:
@@ -110,17 +139,26 @@ def is_exhaustive(rows: Coalitions) -> bool:
     return bool(m >= 2**n - 2 and len(np.unique(rows, axis=0)) == 2**n - 2)
 
 
-def covers(m: int, n: int, method: str, *, every: bool = False) -> str:
+def covers(
+    m: int, n: int, method: str, *, every: bool = False, sets: int = 0, value: str = "Shapley value"
+) -> str:
     """In words, for reports: what an interval from m coalitions of n players covers in a method's game.
 
-    `every`: the m coalitions are all proper coalitions, once each.
+    `every`: the m coalitions are all proper coalitions, once each. `sets`: how many sets of weights the
+    coalitions share; 0 where each has weights of its own. `value`: what the credits are.
     """
-    if every:
+    if every and not sets:
         return _covers_noise(m, n, method)
+    of_sets = f", and the noise of training {method}, from {sets} sets of them" if sets else ""
+    if 0 < sets < set_noise.FEWEST_SETS:
+        of_sets = f"; not over the noise of training {method}, which the coalitions of a set share"
     text = (
-        f"a player's Shapley value in the {method} game, for each player separately, over the random draw of "
-        "coalitions and the noise of their evaluation; not how far that game is from retraining"
+        f"a player's {value} in the {method} game, for each player separately, over the random draw of "
+        f"coalitions and the noise of their evaluation{of_sets}; not how far that game is from retraining"
     )
+    if 0 < sets < set_noise.FEWEST_SETS:
+        few = f"{sets} sets of {method}, expected at least {set_noise.FEWEST_SETS} (removal.sets)"
+        return f"ranking only ({few}): {text}"
     return ranking_only(m, n, "coalitions") + text
 
 

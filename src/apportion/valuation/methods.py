@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from apportion.config.stages import STAGES
 from apportion.config.valuation import ValuationOptions
 from apportion.errors import ConfigError, ValuationError
-from apportion.valuation import coalitions, intervals, multifidelity, ranks, semivalues, sequential, shapley
+from apportion.valuation import (
+    coalitions,
+    intervals,
+    multifidelity,
+    ranks,
+    semivalues,
+    sequential,
+    set_noise,
+    shapley,
+)
 
 Array = NDArray[np.float64]
 Masks = NDArray[np.bool_]
@@ -40,7 +49,7 @@ class RetrainedRows:
 class MethodInput:
     """What methods see of one property: coalitions Z (m, n) of the design, their values y (m,), and the
     values of the empty and the grand coalition by seed, v0 and v1 (seeds,); a stated v0 is one number, of
-    shape ().
+    shape (). sets (m,): the set of weights that each coalition was sampled from, where coalitions share sets.
 
     sign: -1 where less of the property is better, so that "ahead" means a larger contribution. rows:
     coalitions and values that only single methods need, by method. looks: how many coalitions there were at
@@ -56,6 +65,7 @@ class MethodInput:
     options: ValuationOptions
     rows: Mapping[str, Rows]
     retrained: RetrainedRows | None = None
+    sets: NDArray[np.intp] | None = None
     looks: tuple[int, ...] = ()
     scores: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
 
@@ -66,26 +76,34 @@ class MethodInput:
         if self.Z.shape[1] < intervals.FEWEST:
             return None
         y, v0, v1 = self.sign * self.y, self.sign * self.v0, self.sign * self.v1
-        se = intervals.standard_errors(self.Z, y, v0, v1)[1]
+        phi, se = intervals.standard_errors(self.Z, y, v0, v1, self.sets)
         look = self._look(y, v0, v1)
         low, high = (look.low, look.high) if self.sign > 0 else (-look.high, -look.low)
-        return LeverageFit(se, low, high, look)
+        return LeverageFit(self.sign * phi, se, low, high, look)
+
+    @property
+    def shared_sets(self) -> int:
+        """How many sets of weights the coalitions share; 0 where each has weights of its own."""
+        return 0 if self.sets is None else len(np.unique(self.sets))
 
     def _look(self, y: Array, v0: Array, v1: Array) -> sequential.Look:
         """A round that is not topped up has one look, with plain intervals."""
         stop = self.options.stop
         if stop is not None:
             most = stop.looks[-1]
-            return sequential.look(self.Z, y, v0, v1, self.looks, self.level, stop.spending, most=most)
-        low, high = intervals.hc3(self.Z, y, v0, v1, self.level)
-        order = ranks.order(self.Z, y, v0, v1, self.level)
+            return sequential.look(
+                self.Z, y, v0, v1, self.looks, self.level, stop.spending, most=most, sets=self.sets
+            )
+        low, high = intervals.hc3(self.Z, y, v0, v1, self.level, self.sets)
+        order = ranks.order(self.Z, y, v0, v1, self.level, sets=self.sets)
         return sequential.Look(low, high, order, float(v1.mean() - v0.mean()))
 
 
 @dataclass(frozen=True)
 class LeverageFit:
-    """Standard errors and intervals of Shapley values (n,), and what is established of their order."""
+    """Shapley values (n,) with standard errors and intervals, and what is established of their order."""
 
+    phi: Array
     se: Array
     low: Array
     high: Array
@@ -161,6 +179,9 @@ def _tree_residual(inputs: MethodInput) -> Estimate:
 
 
 def _leverage(inputs: MethodInput) -> Estimate:
+    fit = inputs.leverage_fit
+    if fit is not None and inputs.shared_sets >= set_noise.FEWEST_SETS:
+        return _with_interval(fit.phi, inputs)
     return _with_interval(shapley.leverage(inputs.Z, inputs.y, inputs.v0, inputs.v1), inputs)
 
 
@@ -178,14 +199,29 @@ def _multifidelity(inputs: MethodInput) -> Estimate:
 
 
 def _banzhaf(inputs: MethodInput) -> Estimate:
-    return Estimate(semivalues.banzhaf(inputs.Z, inputs.y, inputs.v0, inputs.v1), efficient=False)
+    return _semivalue(inputs, "banzhaf", semivalues.banzhaf_weights(inputs.Z.shape[1]))
 
 
 def _beta_shapley(inputs: MethodInput) -> Estimate:
-    alpha, beta = inputs.options.beta
-    return Estimate(
-        semivalues.beta_shapley(inputs.Z, inputs.y, inputs.v0, inputs.v1, alpha, beta), efficient=False
+    return _semivalue(
+        inputs, "beta_shapley", semivalues.beta_weights(inputs.Z.shape[1], *inputs.options.beta)
     )
+
+
+def _semivalue(inputs: MethodInput, method: str, weights: Array) -> Estimate:
+    """Semivalues with an interval and an order of their own; for this look alone where a round is topped
+    up."""
+    sign = inputs.sign
+    fit = semivalues.semivalue_fit(
+        inputs.Z, sign * inputs.y, sign * inputs.v0, sign * inputs.v1, weights, inputs.sets
+    )
+    if inputs.Z.shape[1] < intervals.FEWEST:
+        return Estimate(sign * fit.phi, efficient=False)
+    low, high = fit.interval(inputs.level)
+    ends = ranks.EndpointErrors(fit.slopes * np.sqrt(fit.endpoints.variance), fit.endpoints.dof)
+    order = ranks.order_from_errors(fit.phi, fit.shift, fit.dof, inputs.level, endpoint_errors=ends)
+    low, high = (low, high) if sign > 0 else (-high, -low)
+    return Estimate(sign * fit.phi, fit.standard_errors(), low, high, method, order=order, efficient=False)
 
 
 def _loo(inputs: MethodInput) -> Estimate:
@@ -249,7 +285,16 @@ def _check_datamodel(Z: Masks, options: ValuationOptions) -> None:
 
 def _covers_leverage(inputs: MethodInput, removal: str) -> str:
     m, n = inputs.Z.shape
-    return intervals.covers(m, n, removal, every=m == 2**n - 2)
+    return intervals.covers(m, n, removal, every=m == 2**n - 2, sets=inputs.shared_sets)
+
+
+def _covers_semivalue(what: str) -> Callable[[MethodInput, str], str]:
+    def covers(inputs: MethodInput, removal: str) -> str:
+        m, n = inputs.Z.shape
+        one_look = "; for this look alone, not for all looks together" if inputs.options.stop else ""
+        return intervals.covers(m, n, removal, sets=inputs.shared_sets, value=what) + one_look
+
+    return covers
 
 
 def _covers_multifidelity(inputs: MethodInput, removal: str) -> str:
@@ -294,6 +339,8 @@ METHODS: dict[str, Method] = {
         note=f"Banzhaf values give most weight to coalitions of middle size. {NOT_EFFICIENT}",
         estimate=_banzhaf,
         design="leverage",
+        interval="banzhaf",
+        covers=_covers_semivalue("Banzhaf value"),
         check=_check_banzhaf,
     ),
     "beta_shapley": Method(
@@ -301,6 +348,8 @@ METHODS: dict[str, Method] = {
         note=f"Semivalues whose weights lie between those of Shapley and of Banzhaf values. {NOT_EFFICIENT}",
         estimate=_beta_shapley,
         design="leverage",
+        interval="beta_shapley",
+        covers=_covers_semivalue("Beta Shapley value"),
         check=_check_beta_shapley,
     ),
     "loo": Method(

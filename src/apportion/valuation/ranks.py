@@ -52,6 +52,7 @@ def order(
     v1: ArrayLike,
     level: float = 0.95,
     *,
+    sets: ArrayLike | None = None,
     seed: int = 0,
 ) -> Order:
     """What `leverage` coalitions establish about the order of the credits.
@@ -64,7 +65,7 @@ def order(
     seed = whole_number("seed", seed)
     if seed < 0:
         raise ValuationError(f"found seed = {seed}, expected 0 or more")
-    fit = jackknife(Z, y, v0, v1)
+    fit = jackknife(Z, y, v0, v1, sets)
     tie = TIE * float(np.abs([*np.asarray(y, dtype=np.float64), *fit.endpoints[:2]]).max())
     endpoint_errors = EndpointErrors(fit.slopes * np.sqrt(fit.endpoints.variance), fit.endpoints.dof)
     return order_from_errors(

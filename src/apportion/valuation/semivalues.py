@@ -4,15 +4,30 @@ They do NOT sum to v1 - v0, so label them where they are shown. See docs/methods
 """
 
 from numbers import Real
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import betabinom, binom
 
 from apportion.errors import ValuationError
-from apportion.valuation.coalitions import Coalitions, Vector
-from apportion.valuation.inputs import checked, checked_endpoints, finite_array, proper_sizes
+from apportion.valuation.coalitions import Coalitions, Vector, complementary_pairs, distinct
+from apportion.valuation.inputs import (
+    Endpoints,
+    checked,
+    checked_endpoints,
+    finite_array,
+    fraction,
+    half_width,
+    proper_sizes,
+)
+from apportion.valuation.set_noise import FEWEST_SETS, moderated
 from apportion.valuation.shapley import average_repeats, refuse_missing_sizes, weighted
+
+FEWEST_DOF = 4.0
+"""Degrees of freedom that an error has at least where there are so many pairs more than players. Where one
+size of coalition has nearly all weight their count gives one or two, and intervals that are several times too
+wide."""
 
 PENALTIES = np.logspace(-8, 3, 45)  # of `datamodel`, as multiples of the largest squared singular value
 
@@ -36,8 +51,50 @@ def semivalue(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, weights:
     Raises ValuationError for bad input, for sizes without rows that hold over a tenth of the weight, and when
     the rows cannot distinguish all players.
     """
-    rows, y = average_repeats(*checked(Z, y))
-    v0, v1 = checked_endpoints(v0, v1)[:2]
+    return semivalue_fit(Z, y, v0, v1, weights).phi
+
+
+class SemivalueFit(NamedTuple):
+    """Semivalues with the error that each pair of coalitions contributes to them."""
+
+    phi: Vector  # (n,) semivalues
+    shift: Vector  # (n, pairs) each pair's error in each semivalue
+    dof: Vector  # (n,) degrees of freedom
+    slopes: Vector  # (n, 2) derivatives of the semivalues by v0 and by v1
+    endpoints: Endpoints
+
+    def interval(self, level: float) -> tuple[Vector, Vector]:
+        """Bounds (low, high), (n,) each, that hold for each player separately."""
+        variance, of_ends = np.sum(self.shift**2, axis=1), self.slopes**2 * self.endpoints.variance
+        half = half_width(fraction("level", level), variance, self.dof, of_ends, self.endpoints.dof)
+        return self.phi - half, self.phi + half
+
+    def standard_errors(self) -> Vector:
+        """(n,)."""
+        of_ends = self.slopes**2 * self.endpoints.variance
+        return np.asarray(np.sqrt(np.sum(self.shift**2, axis=1) + of_ends.sum(axis=1)), dtype=np.float64)
+
+
+def semivalue_fit(
+    Z: ArrayLike,
+    y: ArrayLike,
+    v0: ArrayLike,
+    v1: ArrayLike,
+    weights: ArrayLike,
+    sets: ArrayLike | None = None,
+) -> SemivalueFit:
+    """The semivalues of `semivalue` with their errors, for intervals.
+
+    The estimate is linear in the values. The error of a pair is what its residuals from the fit, divided by
+    what the fit leaves of them (HC3), change in it; a coalition whose complement is missing is a pair by
+    itself. Degrees of freedom count the pairs that determine a semivalue, which are few where small
+    coalitions have most of the weight. sets (m,) are as in `intervals.hc3`: with three or more the errors of
+    each player are scaled as in `set_noise`. Raises as `semivalue` does.
+    """
+    rows, y = checked(Z, y)
+    of_rows = None if sets is None else np.asarray(sets)[distinct(rows)[0]]
+    rows, y = average_repeats(rows, y)
+    endpoints = checked_endpoints(v0, v1)
     n = rows.shape[1]
     size = proper_sizes(rows)
     p = _checked_weights(weights, n)
@@ -45,13 +102,54 @@ def semivalue(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, weights:
     count = np.bincount(size, minlength=n + 1)[1:n]
     size_weight = _size_weights(p) * s * (n - s) / (n * (n - 1))  # they sum to one
     refuse_missing_sizes(s[count == 0], size_weight[count == 0])
+    phi, residual, remaining = _estimated(rows, y[:, None], endpoints.v0, endpoints.v1, p)
+    first, pair = complementary_pairs(rows)
+    left = np.where(remaining > 1e-8, residual[:, 0] / np.maximum(remaining, 1e-8), np.inf)
+    known = np.isfinite(left)
+    influence = _estimated(rows, np.eye(len(rows)), 0.0, 0.0, p)[0]  # (n, m) of each value on each semivalue
+    by_pair = np.eye(len(first))[pair]
+    shift = (influence * np.where(known, left, 0.0)) @ by_pair
+    if not known.all():  # a row that alone decides something leaves the errors unknown
+        shift = np.full_like(shift, np.inf)
+    power = influence**2 @ by_pair
+    pairs = power.sum(axis=1) ** 2 / np.sum(power**2, axis=1)  # that determine each semivalue, at most all
+    dof = np.maximum(pairs * (1 - (n + 1) / len(first)), min(FEWEST_DOF, max(len(first) - n - 1, 1)))
+    nothing = np.zeros((len(rows), 1))
+    slopes = np.hstack([_estimated(rows, nothing, *ends, p)[0] for ends in ((1.0, 0.0), (0.0, 1.0))])
+    if of_rows is not None and len(names := np.unique(of_rows)) >= FEWEST_SETS:
+        by_set = np.column_stack([shift[:, of_rows[first] == name].sum(axis=1) for name in names])
+        # Residuals are small beside errors, because the fit follows the sets: by this factor for equal sets.
+        by_set *= len(names) / (len(names) - 1)
+        ratio, ratio_dof = moderated(by_set, np.sum(shift**2, axis=1))
+        shift, dof = shift * np.sqrt(ratio)[:, None], 1.0 / (1.0 / dof + 1.0 / ratio_dof)
+    return SemivalueFit(phi[:, 0], shift, dof, slopes, endpoints)
+
+
+def _estimated(rows: Coalitions, y: Vector, v0: float, v1: float, p: Vector) -> tuple[Vector, Vector, Vector]:
+    """Semivalues (n, k) of k games with values y (m, k), residuals (m, k) of the fit, and one minus the
+    leverage of each row (m,)."""
+    n, size = rows.shape[1], rows.sum(axis=1)
+    count = np.bincount(size, minlength=n + 1)[1:n]
     own, shapley = (_size_weights(q) / np.maximum(count, 1) for q in (p, np.full(n, 1 / n)))
     fit = weighted(rows, y, v0, v1, ((own + shapley) / 2)[size - 1], even=2)
     U = rows - size[:, None] / n
-    phi = fit.phi + U.T @ (own[size - 1] * fit.residual)
-    phi -= phi.mean()
-    steps = np.diff(_mean_by_size(size, y - U @ phi, v0, v1, n))
-    return np.asarray(phi + p @ steps, dtype=np.float64)
+    phi = fit.phi + U.T @ (own[size - 1] * fit.residual.T).T
+    phi = phi - phi.mean(axis=0)
+    steps = np.diff(_mean_by_size(size, y - U @ phi, v0, v1, n), axis=0)
+    return phi + p @ steps, fit.residual, 1.0 - fit.leverage
+
+
+def banzhaf_weights(n: int) -> Vector:
+    """Weights (n,) of `semivalue` for Banzhaf values."""
+    return np.asarray(binom.pmf(np.arange(n), n - 1, 0.5), dtype=np.float64)
+
+
+def beta_weights(n: int, alpha: float, beta: float) -> Vector:
+    """Weights (n,) of `semivalue` for Beta(alpha, beta)-Shapley values. Raises ValuationError where alpha or
+    beta is not a positive number."""
+    if not all(isinstance(value, Real) and 0 < value < np.inf for value in (alpha, beta)):
+        raise ValuationError(f"found alpha = {alpha!r} and beta = {beta!r}, expected two positive numbers")
+    return np.asarray(betabinom.pmf(np.arange(n), n - 1, beta, alpha), dtype=np.float64)
 
 
 def banzhaf(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Vector:
@@ -61,8 +159,7 @@ def banzhaf(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Vector:
     (docs/methods.md, section "Faithfulness"). Arguments and errors as in `semivalue`.
     """
     rows, y = checked(Z, y)
-    n = rows.shape[1]
-    return semivalue(rows, y, v0, v1, binom.pmf(np.arange(n), n - 1, 0.5))
+    return semivalue(rows, y, v0, v1, banzhaf_weights(rows.shape[1]))
 
 
 def beta_shapley(
@@ -77,10 +174,7 @@ def beta_shapley(
     Zou 2022, "Beta Shapley", equation 5.
     """
     rows, y = checked(Z, y)
-    if not all(isinstance(value, Real) and 0 < value < np.inf for value in (alpha, beta)):
-        raise ValuationError(f"found alpha = {alpha!r} and beta = {beta!r}, expected two positive numbers")
-    n = rows.shape[1]
-    return semivalue(rows, y, v0, v1, betabinom.pmf(np.arange(n), n - 1, beta, alpha))
+    return semivalue(rows, y, v0, v1, beta_weights(rows.shape[1], alpha, beta))
 
 
 def loo(Z: ArrayLike, y: ArrayLike, v1: ArrayLike) -> Vector:
@@ -152,11 +246,15 @@ def _size_weights(p: Vector) -> Vector:
 
 
 def _mean_by_size(size: NDArray[np.intp], y: Vector, v0: float, v1: float, n: int) -> Vector:
-    """Mean value at each size 0..n, (n + 1,), interpolated linearly where a size has no rows."""
+    """Mean values of k games at each size 0..n, (n + 1, k), from their values y (m, k), interpolated linearly
+    where a size has no rows."""
     count = np.bincount(size, minlength=n + 1)
     known = np.flatnonzero(count)
-    means = np.bincount(size, weights=y, minlength=n + 1)[known] / count[known]
-    return np.asarray(np.interp(np.arange(n + 1), [0, *known, n], [v0, *means, v1]), dtype=np.float64)
+    means = (known[:, None] == size) @ y / count[known][:, None]
+    ends = np.full((1, y.shape[1]), 1.0)
+    at, given = [0, *known, n], np.vstack([v0 * ends, means, v1 * ends])
+    columns = [np.interp(np.arange(n + 1), at, column) for column in given.T]
+    return np.asarray(np.column_stack(columns), dtype=np.float64)
 
 
 def _mean_for_each_player(rows: Coalitions, y: Vector, what: str) -> Vector:

@@ -105,6 +105,7 @@ def look(
     spending: str = "obrien_fleming",
     *,
     most: int,
+    sets: ArrayLike | None = None,
 ) -> Look:
     """Intervals and order from the coalitions so far.
 
@@ -113,8 +114,8 @@ def look(
     """
     nominal = levels(looks, level, spending, most=most)[-1]
     chance = spent(looks, level, spending, most=most)[-1]
-    low, high = hc3(Z, y, v0, v1, float(nominal))
-    established = order(Z, y, v0, v1, float(min(1 - chance, MAX_LEVEL)))
+    low, high = hc3(Z, y, v0, v1, float(nominal), sets)
+    established = order(Z, y, v0, v1, float(min(1 - chance, MAX_LEVEL)), sets=sets)
     return Look(low, high, established, checked_endpoints(v0, v1).gain)
 
 

@@ -294,6 +294,7 @@ def refuse_missing_sizes(sizes: NDArray[np.intp], weight: Vector) -> None:
 def weighted(rows: Coalitions, y: Vector, v0: float, v1: float, w: Vector, even: int = 0) -> Fit:
     """The fit of `constrained` with these weights (m,) of its rows.
 
+    y is (m,), or (m, k) for k games at once, whose credits and residuals are then columns.
     The first `even` of the even functions of size, 1 and (size - n/2)^2, are fitted too. Where a coalition
     and its complement have different weights, these do not cancel.
     Raises ValuationError when the rows cannot distinguish all players.
@@ -306,9 +307,9 @@ def weighted(rows: Coalitions, y: Vector, v0: float, v1: float, w: Vector, even:
     scale = np.sum(w * np.sum(U**2, axis=1)) / n
     U = U - Q @ (Q.T @ (U * w[:, None]))
     A = _inverse_on_range((U.T * w) @ U, n - 1, m, scale) @ (U.T * w)
-    t = y - v0 - size * ((v1 - v0) / n)
+    t = (y.T - v0 - size * ((v1 - v0) / n)).T
     hat_diagonal = np.einsum("ij,ji->i", U, A) + w * np.sum(Q**2, axis=1)
-    residual = t - U @ (A @ t) - Q @ (Q.T @ (w * t))
+    residual = t - U @ (A @ t) - Q @ (Q.T @ (w * t.T).T)
     return Fit((v1 - v0) / n + A @ t, A, hat_diagonal, residual, Q.shape[1])
 
 

@@ -1,10 +1,12 @@
-"""Seeded images by DDIM (Song et al. 2021), deterministic."""
+"""Seeded images by deterministic samplers: DDIM (Song et al. 2021) and DPM-Solver++(2M) (Lu et al. 2022)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import nn
 
 from apportion.config.family import DdpmOptions
@@ -29,6 +31,29 @@ def noise_schedule() -> DDIMScheduler:
     )
 
 
+def dpm_solver() -> DPMSolverMultistepScheduler:
+    """DPM-Solver++ of order 2 with several steps for the same noise schedule. Thresholding with a ratio of 1
+    keeps images in [-1, 1]."""
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=DdpmOptions.timesteps,
+        beta_start=BETAS[0],
+        beta_end=BETAS[1],
+        beta_schedule="linear",
+        algorithm_type="dpmsolver++",
+        solver_order=2,
+        thresholding=True,
+        dynamic_thresholding_ratio=1.0,
+        sample_max_value=1.0,
+        timestep_spacing="trailing",
+        final_sigmas_type="zero",
+    )
+
+
+SAMPLERS: dict[str, Callable[[], Any]] = {"ddim": noise_schedule, "dpm_solver": dpm_solver}
+"""The scheduler of each `sampling.sampler`. A scheduler of several steps has a state, so each batch gets a
+new one."""
+
+
 @torch.inference_mode()
 def sample(
     sampler: Sampler, sampling: Sampling, seed: int, compute: Compute, tick: Ticker | None = None
@@ -47,7 +72,7 @@ def sample(
     for model in sampler.models:
         model.to(compute.device).eval()
     batches = torch.arange(sampling.images).split(sampling.batch)
-    return torch.cat([_denoise(sampler, seed, batch, sampling.steps, compute, tick) for batch in batches])
+    return torch.cat([_denoise(sampler, seed, batch, sampling, compute, tick) for batch in batches])
 
 
 def initial_noise(side: int, channels: int, seed: int, index: torch.Tensor) -> torch.Tensor:
@@ -57,16 +82,21 @@ def initial_noise(side: int, channels: int, seed: int, index: torch.Tensor) -> t
 
 
 def _denoise(
-    sampler: Sampler, seed: int, index: torch.Tensor, steps: int, compute: Compute, tick: Ticker | None
+    sampler: Sampler,
+    seed: int,
+    index: torch.Tensor,
+    sampling: Sampling,
+    compute: Compute,
+    tick: Ticker | None,
 ) -> torch.Tensor:
-    ddim = noise_schedule()
-    ddim.set_timesteps(steps)
+    scheduler = SAMPLERS[sampling.sampler]()
+    scheduler.set_timesteps(sampling.steps)
     architecture: Any = sampler.models[0].config
     x = initial_noise(architecture.sample_size, architecture.in_channels, seed, index).to(compute.device)
-    for t in ddim.timesteps:
+    for t in scheduler.timesteps:
         with compute.autocast():
             eps = sampler.predict(partial(_predicted_noise, x, t.to(compute.device)))
-        x = ddim.step(eps, t, x, return_dict=False)[0]
+        x = scheduler.step(eps, t, x, return_dict=False)[0]
     if tick:
         tick(len(x))
     not_finite = int((~torch.isfinite(x)).flatten(1).any(1).sum())

@@ -1,0 +1,103 @@
+"""Evidence that a round cites from another round of the same game and contributors, so that a round which
+retrains nothing can still say how its game agrees with retraining."""
+
+import hashlib
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import unquote
+
+from apportion.errors import ApportionError, ConfigError, StoreError
+from apportion.records import Citation, GameEvidence, PropertyEvidence
+from apportion.rounds.round import Round
+from apportion.store import Store, open_store
+from apportion.store.layout import evidence_key
+
+EMBEDDED_EVIDENCE = "openmoji"
+"""The name of the evidence that comes with the configuration of the demo."""
+
+
+def measured(this_round: Round, date: str) -> GameEvidence:
+    """What a round measured of its game. date: of its end, YYYY-MM-DD. Raises ApportionError where it has no
+    held-out coalitions of its own."""
+    evidence, plan = this_round.evidence, this_round.plan
+    if not this_round.evaluations("held_out"):
+        raise ApportionError(
+            f"found no held-out coalitions in round {this_round.id}, expected some: only a round that "
+            "retrains (evaluation.held_out) measures how its game agrees with retraining"
+        )
+    citation = Citation(round=this_round.id, project=this_round.config.project, date=date, code=plan.code)
+    return GameEvidence(
+        citation=citation,
+        manifest=plan.manifest,
+        credit=plan.games["credit"],
+        truth=plan.games["truth"],
+        properties=tuple(
+            PropertyEvidence(
+                property=judgement.property,
+                faithfulness=judgement.faithfulness,
+                baseline=judgement.baseline,
+                by_size=judgement.by_size,
+                by_size_baseline=judgement.by_size_baseline,
+            )
+            for judgement in evidence.judgements
+        ),
+        retrained=tuple(evaluation for _, evaluation in this_round.evaluations("held_out")),
+    )
+
+
+def read_evidence(uri: str) -> bytes:
+    """The text of the evidence at a URI: "openmoji" (embedded), a local path, file:///… or s3://bucket/key.
+    Raises ConfigError where it cannot be read or is no evidence."""
+    try:
+        if uri == EMBEDDED_EVIDENCE:
+            data = files("apportion").joinpath("datasets", "openmoji", "evidence.json").read_bytes()
+        elif uri.startswith("s3://"):
+            folder, _, key = uri.rpartition("/")
+            data = open_store(folder).get(key)
+        elif "://" in uri and not uri.startswith("file:///"):
+            raise ConfigError(
+                f"found {uri!r}, expected openmoji, a path, file:///path or s3://bucket/key "
+                "(evaluation.evidence)"
+            )
+        else:
+            data = Path(unquote(uri.removeprefix("file://")) if "://" in uri else uri).read_bytes()
+        GameEvidence.parse(data, uri)
+    except (OSError, StoreError, ValueError) as error:  # ValueError: a null byte in the path
+        raise ConfigError(f"cannot read the evidence {uri!r} (evaluation.evidence): {error}") from error
+    return data
+
+
+def mismatch(evidence: GameEvidence, plan_manifest: str, credit: str, truth: str) -> str:
+    """Why evidence says nothing of a round with this manifest and these games, in words; empty where it
+    does."""
+    pairs = {
+        "contributors and their data": (evidence.manifest, plan_manifest),
+        "game of the credits": (evidence.credit, credit),
+        "game of retraining": (evidence.truth, truth),
+    }
+    differing = [name for name, (found, expected) in pairs.items() if found != expected]
+    if not differing:
+        return ""
+    return (
+        f"the evidence of round {evidence.citation.round} ({evidence.citation.date}) is of another "
+        f"{' and another '.join(differing)}, so it says nothing of this round (evaluation.evidence)"
+    )
+
+
+def evidence_hash(data: bytes) -> str:
+    """How a plan names the evidence that its round cites."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def keep_evidence(store: Store, data: bytes) -> None:
+    """Stores evidence under its hash, once."""
+    store.ensure(evidence_key(evidence_hash(data)), lambda: data)
+
+
+def cited(this_round: Round) -> GameEvidence | None:
+    """The evidence that a round cites; None where it cites none. Raises NotFound or Damaged."""
+    address = this_round.plan.evidence
+    if address is None:
+        return None
+    key = evidence_key(address)
+    return GameEvidence.parse(this_round.store.get(key), this_round.store.where(key))
