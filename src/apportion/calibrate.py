@@ -123,6 +123,9 @@ def compare(candidate: Candidate, config: Config, deadline: float, minutes: floa
     try:
         uri = plan.run(config).round_uri
         log.info("%s: %s", candidate.name, uri)
+        this_round = compared_alone(Round.open(uri))
+        if not this_round.ledger.pending(this_round.plan.wanted):
+            return summary(result, this_round, minutes)
         for stage in ("train", "prune"):
             _stage(stage).run(uri)
         shards = config.compute.shards
@@ -302,4 +305,4 @@ def parsed(text: str) -> Candidate:
         parts = shlex.split(text)
     except ValueError as error:
         raise ConfigError(f"found --try {text!r}: {error}") from error
-    return Candidate(text or "as configured", tuple(parts))
+    return Candidate(" ".join(parts) or "as configured", tuple(parts))

@@ -12,7 +12,18 @@ from sklearn.linear_model import RidgeCV
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import draw
-from apportion.valuation.semivalues import PENALTIES, aoi, banzhaf, beta_shapley, datamodel, loo, semivalue
+from apportion.valuation.semivalues import (
+    PENALTIES,
+    aoi,
+    banzhaf,
+    banzhaf_weights,
+    beta_shapley,
+    beta_weights,
+    datamodel,
+    loo,
+    semivalue,
+    semivalue_fit,
+)
 from apportion.valuation.shapley import exact, leverage
 
 steady = settings(derandomize=True, deadline=None, max_examples=25, database=None)
@@ -377,3 +388,82 @@ def test_refuses(name, Z, y, v, message):
 def test_input_that_a_single_estimator_cannot_use_is_refused(call, message):
     with pytest.raises(ValuationError, match=message):
         call(draw("leverage", 6, 40, 0), np.zeros(40))
+
+
+# Intervals of semivalues
+
+
+def fit_of(n, m, seed, weights, noise=0.5):
+    """A fit to noisy values of a random game, and its true semivalues by enumeration."""
+    rng = np.random.default_rng([n, m, seed])
+    g = game(n, rng)
+    Z = draw("leverage", n, m, seed)
+    v = g.value(Z)
+    y = v + noise * v.std() * rng.normal(size=m)
+    grand = float(g.value(np.ones((1, n), bool))[0])
+    return semivalue_fit(Z, y, 0.0, grand, weights), true_semivalues(g, n, weights)
+
+
+def true_semivalues(g, n, weights):
+    every = ((np.arange(2**n)[:, None] >> np.arange(n)) & 1).astype(bool)
+    v, size = g.value(every), every.sum(axis=1)
+    p = weights / np.array([comb(n - 1, s) for s in range(n)])
+    without = [np.flatnonzero(~every[:, i]) for i in range(n)]
+    return np.array([np.sum(p[size[at]] * (v[at + 2**i] - v[at])) for i, at in enumerate(without)])
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "weights"),
+    [
+        (6, 30, banzhaf_weights(6)),
+        slow(8, 100, banzhaf_weights(8)),
+        slow(8, 48, beta_weights(8, 4, 4)),
+        slow(12, 96, banzhaf_weights(12)),
+        slow(12, 96, beta_weights(12, 4, 4)),
+        slow(8, 48, beta_weights(8, 16, 1)),
+    ],
+)
+def test_intervals_of_semivalues_cover(n, m, weights):
+    covered = []
+    for seed in range(150):
+        fit, true = fit_of(n, m, seed, weights)
+        low, high = fit.interval(0.95)
+        covered.append((low <= true) & (true <= high))
+    assert 0.93 <= np.mean(covered) <= 0.99
+
+
+def test_slopes_are_the_derivatives_by_the_endpoints():
+    Z = draw("leverage", 7, 40, 1)
+    y = np.random.default_rng(0).normal(size=40)
+    weights = beta_weights(7, 2, 3)
+    fit = semivalue_fit(Z, y, 0.5, 2.0, weights)
+    moved = [semivalue_fit(Z, y, *ends, weights).phi - fit.phi for ends in ((1.5, 2.0), (0.5, 3.0))]
+    assert np.allclose(fit.slopes, np.column_stack(moved), atol=1e-9)
+
+
+def test_errors_of_semivalues_scale_with_the_noise_and_not_with_the_game():
+    Z = draw("leverage", 7, 60, 3)
+    weights = banzhaf_weights(7)
+    additive, noise = Z @ np.arange(7.0), np.random.default_rng(2).normal(size=60)
+    small, large = (
+        semivalue_fit(Z, additive + scale * noise, 0.0, 21.0, weights).standard_errors()
+        for scale in (0.1, 0.2)
+    )
+    assert np.allclose(large, 2 * small)
+    none = semivalue_fit(Z, additive, 0.0, 21.0, weights)
+    assert np.allclose(none.standard_errors(), 0, atol=1e-9)
+    assert np.allclose(none.phi, np.arange(7.0))
+
+
+def test_the_noise_of_shared_sets_widens_intervals_of_semivalues():
+    Z = draw("leverage", 8, 96, 0)
+    rng = np.random.default_rng(1)
+    sets = np.repeat(np.arange(48) % 4, 2)
+    of_set = rng.normal(size=(4, 8))
+    y = Z @ np.arange(8.0) + np.einsum("ji,ji->j", Z, 3 * of_set[sets]) + 0.1 * rng.normal(size=96)
+    weights = banzhaf_weights(8)
+    alone, shared = (semivalue_fit(Z, y, 0.0, 28.0, weights, sets=s) for s in (None, sets))
+    assert np.array_equal(alone.phi, shared.phi)
+    assert np.all(shared.standard_errors() >= alone.standard_errors())
+    assert np.all(shared.dof < alone.dof)
+    assert np.median(shared.standard_errors() / alone.standard_errors()) > 1.2

@@ -1,0 +1,131 @@
+"""Evidence that one round measures and another one of the same game cites."""
+
+import csv
+import io
+import json
+import logging
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from tiny import SMALLER, configured, fill, filled_to_the_end
+
+from apportion import cli, stages
+from apportion.errors import ApportionError, ConfigError, Damaged
+from apportion.records import GameEvidence
+from apportion.rounds.citing import measured
+from apportion.rounds.round import Round
+from apportion.stages import plan
+
+FIVE = (*SMALLER, "data.contributors=5", "valuation.coalitions=20", "evaluation.counterfactual=null")
+WORTH = [-5.0, -1.0, 2.0, 0.3, 4.0]
+
+
+def value(mask, name, seed):
+    return 30 + float(mask @ WORTH) + (seed % 1000) * 1e-3
+
+
+def opened(workdir, *overrides):
+    return Round.open(plan.run(configured(workdir, *FIVE, *overrides)).round_uri)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A round that retrained ten coalitions, and its evidence as a file."""
+    folder = tmp_path_factory.mktemp("source")
+    this_round = filled_to_the_end(opened(folder, "evaluation.held_out=10"), value)
+    path = folder / "evidence.json"
+    path.write_bytes(measured(this_round, "2026-11-28").dump())
+    return this_round, path
+
+
+@pytest.fixture(scope="module")
+def citing(source, tmp_path_factory):
+    """A round of another project that retrains nothing and cites it, with its own credits."""
+    uri = opened(
+        tmp_path_factory.mktemp("citing"),
+        "project=other",
+        "evaluation.held_out=0",
+        f"evaluation.evidence={source[1]}",
+    ).uri
+    fill(Round.open(uri), lambda mask, name, seed: value(mask, name, seed) + mask[0])
+    for stage in ("attribute", "evaluate", "publish"):
+        stages.run(stage, uri)
+    return Round.open(uri)
+
+
+def test_the_agreement_is_that_of_the_other_round_and_says_so(source, citing):
+    for here, there in zip(citing.evidence.judgements, source[0].evidence.judgements, strict=True):
+        assert here.faithfulness == there.faithfulness
+        assert here.baseline == there.baseline
+        assert here.cited is not None
+        assert (here.cited.round, here.cited.date) == (source[0].id, "2026-11-28")
+        assert there.cited is None
+
+
+def test_scores_are_of_the_rounds_own_credits_on_the_retrained_coalitions(source, citing):
+    records = [record for _, record in source[0].evaluations("held_out")]
+    data = [who.data for who in citing.manifest.contributors]
+    for judgement in citing.evidence.judgements:
+        for score in judgement.scores:
+            phi = {c.contributor: c.phi for c in citing.credits.of(judgement.property, score.method)}
+            credit = np.array([phi[name] for name in citing.manifest.names])
+            sums = [sum(credit[data.index(one)] for one in record.members) for record in records]
+            expected = spearmanr(np.round(sums, 9), [record.values[judgement.property] for record in records])
+            assert score.lds == pytest.approx(expected.statistic)
+            assert score.held_out == 10
+
+
+def test_statement_report_and_terminal_name_the_other_round(source, citing, capsys):
+    rows = list(csv.DictReader(io.StringIO(citing.read("statement.csv").decode())))
+    assert {row["verdict"] for row in rows} == {"faithful (measured in another round)"}
+    page = citing.read("report.html").decode()
+    assert f"round {source[0].id[:12]} of project tiny, 2026-11-28" in page
+    assert '<span class="note">measured in another round</span>' in page
+    assert cli.main(["show", citing.uri]) == 0
+    assert f"measured in round {source[0].id} of project tiny on 2026-11-28" in capsys.readouterr().out
+
+
+def test_the_rounds_verify(citing):
+    assert cli.main(["verify", citing.uri]) == 0
+
+
+def test_evidence_of_another_game_is_not_used(source, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        this_round = opened(
+            tmp_path, "evaluation.held_out=0", f"evaluation.evidence={source[1]}", "sampling.images=33"
+        )
+    assert this_round.plan.evidence is None
+    assert "is of another game of the credits and another game of retraining" in caplog.text
+    filled_to_the_end(this_round, value)
+    assert all(not judgement.faithfulness for judgement in this_round.evidence.judgements)
+
+
+def test_evidence_is_part_of_a_rounds_id(source, tmp_path):
+    other = json.loads(source[1].read_text())
+    other["citation"]["date"] = "2026-11-27"
+    path = tmp_path / "other.json"
+    path.write_bytes(GameEvidence.parse(json.dumps(other).encode(), "other").dump())
+    none = opened(tmp_path, "evaluation.held_out=0")
+    ids = {
+        opened(tmp_path, "evaluation.held_out=0", f"evaluation.evidence={p}").id for p in (source[1], path)
+    }
+    assert len(ids | {none.id}) == 3
+
+
+def test_the_command_prints_the_record(source, citing, capsys, caplog):
+    assert cli.main(["evidence", source[0].uri]) == 0
+    printed = GameEvidence.parse(capsys.readouterr().out.encode(), "printed")
+    assert printed.properties == GameEvidence.parse(source[1].read_bytes(), "file").properties
+    with pytest.raises(ApportionError, match="found no held-out coalitions"):
+        measured(citing, "2026-11-28")
+
+
+def test_evidence_that_cannot_be_read_is_refused(tmp_path):
+    damaged = tmp_path / "damaged.json"
+    damaged.write_text("{}")
+    for place in (damaged, tmp_path / "missing.json", "https://host/evidence.json"):
+        with pytest.raises((ConfigError, Damaged), match=r"evaluation\.evidence"):
+            opened(tmp_path, "evaluation.held_out=0", f"evaluation.evidence={place}")
+    with pytest.raises(ConfigError, match=r"found evaluation\.evidence beside evaluation\.held_out"):
+        opened(tmp_path, "evaluation.held_out=2", f"evaluation.evidence={damaged}")
