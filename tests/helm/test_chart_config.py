@@ -41,7 +41,7 @@ def test_sections_replace_those_of_the_demo() -> None:
     assert (
         config.valuation.endpoint_seeds == default("valuation").endpoint_seeds
     )  # not merged with the demo's
-    assert config.removal.method == "sparsified_finetune"
+    assert config.removal.method == "experts"
 
 
 def test_with_data_nothing_of_the_demo_is_used() -> None:

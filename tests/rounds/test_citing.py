@@ -8,12 +8,13 @@ import logging
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from tiny import SMALLER, configured, fill, filled_to_the_end
+from tiny import ROOT, SMALLER, configured, fill, filled_to_the_end
 
 from apportion import cli, stages
+from apportion.config.loading import load
 from apportion.errors import ApportionError, ConfigError, Damaged
 from apportion.records import GameEvidence
-from apportion.rounds.citing import measured
+from apportion.rounds.citing import cited, measured
 from apportion.rounds.round import Round
 from apportion.stages import plan
 
@@ -119,6 +120,21 @@ def test_the_command_prints_the_record(source, citing, capsys, caplog):
     assert printed.properties == GameEvidence.parse(source[1].read_bytes(), "file").properties
     with pytest.raises(ApportionError, match="found no held-out coalitions"):
         measured(citing, "2026-11-28")
+
+
+def test_the_demo_cites_the_evidence_that_comes_with_it(tmp_path):
+    """It is of the demo's game: whoever changes the game measures it again, with
+    configs/openmoji-check.yaml."""
+    demo = load(ROOT / "configs" / "openmoji.yaml", ["tracking.uri=null"], tmp_path / "demo")
+    this_round = Round.open(plan.run(demo).round_uri)
+    evidence = cited(this_round)
+    assert evidence is not None
+    assert {item.property for item in evidence.properties} == set(demo.properties)
+    assert len(evidence.retrained) == 24
+    check = load(ROOT / "configs" / "openmoji-check.yaml", ["tracking.uri=null"], tmp_path / "check")
+    checked = Round.open(plan.run(check).round_uri)
+    assert checked.plan.games == this_round.plan.games
+    assert evidence.retrained[0].key in {item.key for item in checked.plan.wanted}
 
 
 def test_evidence_that_cannot_be_read_is_refused(tmp_path):
