@@ -83,6 +83,7 @@ def test_statement_report_and_terminal_name_the_other_round(source, citing, caps
     page = citing.read("report.html").decode()
     assert f"round {source[0].id[:12]} of project tiny, 2026-11-28" in page
     assert '<span class="note">measured in another round</span>' in page
+    assert "<dt>Faithful properties (measured in another round)</dt>" in page
     assert cli.main(["show", citing.uri]) == 0
     assert f"measured in round {source[0].id} of project tiny on 2026-11-28" in capsys.readouterr().out
 

@@ -210,11 +210,12 @@ def _held_out(judgements: Sequence[Judgement]) -> tuple[int, int]:
 def _strip(page: Page, sections: Sequence[Section]) -> list[tuple[str, str]]:
     """The numbers at the top of the page, as labels and values."""
     faithful = sum(s.verdict.status == "faithful" for s in sections)
+    elsewhere = " (measured in another round)" if any(s.verdict.elsewhere for s in sections) else ""
     strip = [
         ("Contributors", number(page.manifest.n, ",.0f")),
         ("Training images", number(sum(c.samples for c in page.manifest.contributors), ",.0f")),
         ("Coalitions", number(page.credits.coalitions, ",.0f")),
-        ("Faithful properties", f"{faithful} of {len(sections)}"),
+        (f"Faithful properties{elsewhere}", f"{faithful} of {len(sections)}"),
     ]
     if page.costs:
         strip.append(("Time on the device", duration(sum(cost.seconds for cost in page.costs))))
