@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from apportion.config.loading import load
 from apportion.config.removal import Experts, Finetune, SparsifiedFinetune
 from apportion.config.round import Config
-from apportion.errors import ApportionError, ConfigError, DiffusionError
+from apportion.errors import ApportionError, ConfigError, DiffusionError, PropertyError
 from apportion.evaluation.faithfulness import Faithfulness, faithfulness
 from apportion.evaluation.lds import rank_correlations
 from apportion.planning.coalitions import repeats
@@ -33,6 +33,9 @@ from apportion.rounds.weights import all_weights, shared_costs
 from apportion.stages import plan
 
 log = logging.getLogger(__name__)
+
+FEWEST = 5
+"""Coalitions that are compared, at least: fewer have no order to speak of."""
 
 RESAMPLES = 1000
 """Bootstrap resamples of a standard error."""
@@ -107,14 +110,32 @@ def calibrate(
     """
     deadline = time.monotonic() + 60 * minutes
     configured = load(path, overrides, workdir)
+    if coalitions < FEWEST:
+        raise ConfigError(f"found --coalitions {coalitions}, expected at least {FEWEST}")
     held_out = [
-        f"evaluation={{held_out: {coalitions}, alphas: [{configured.evaluation.alphas[0]}]}}",
+        "evaluation.evidence=null",
+        "evaluation.counterfactual=null",
+        "evaluation.by_size=0",
+        f"evaluation.held_out={coalitions}",
+        f"evaluation.alphas=[{configured.evaluation.alphas[0]}]",
         "tracking.uri=null",
     ]
     tries = list(tries) or candidates(configured)
+    for item in tries:
+        _check_sections(item)
     configs = [load(path, [*overrides, *item.overrides, *held_out], workdir) for item in tries]
     results = [compare(item, config, deadline, minutes) for item, config in zip(tries, configs, strict=True)]
     return choose(results)
+
+
+def _check_sections(candidate: Candidate) -> None:
+    """Raises ConfigError for a candidate that changes more than what is printed of the chosen one."""
+    others = [text for text in candidate.overrides if not text.startswith(("removal", "sampling"))]
+    if others:
+        raise ConfigError(
+            f"found --try with {', '.join(others)}, expected options of removal and sampling: change others "
+            "with --set, for all candidates"
+        )
 
 
 def compare(candidate: Candidate, config: Config, deadline: float, minutes: float) -> CandidateResult:
@@ -133,6 +154,8 @@ def compare(candidate: Candidate, config: Config, deadline: float, minutes: floa
             for stage in ("finetune", "sample", "score"):
                 left = max(0.0, deadline - time.monotonic())
                 list(pool.map(_evaluate, [stage] * shards, [uri] * shards, range(shards), [left] * shards))
+    except (ConfigError, PropertyError) as error:
+        return replace(result, rejected=f"it cannot be evaluated: {error}")
     except DiffusionError as error:
         return replace(result, rejected=f"it diverged: {error}")
     return summary(result, Round.open(uri), minutes)

@@ -8,7 +8,7 @@ import logging
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from tiny import ROOT, SMALLER, configured, fill, filled_to_the_end
+from tiny import ROOT, SMALLER, configured, fill, filled_to_the_end, root
 
 from apportion import cli, stages
 from apportion.config.loading import load
@@ -57,8 +57,9 @@ def citing(source, tmp_path_factory):
 
 def test_the_agreement_is_that_of_the_other_round_and_says_so(source, citing):
     for here, there in zip(citing.evidence.judgements, source[0].evidence.judgements, strict=True):
-        assert here.faithfulness == there.faithfulness
-        assert here.baseline == there.baseline
+        for ours, theirs in ((here.faithfulness, there.faithfulness), (here.baseline, there.baseline)):
+            # Here the share of a size is that of the coalitions; there it is the configured one.
+            assert [faith.model_copy(update={"alpha": 0.5}) for faith in ours] == list(theirs)
         assert here.cited is not None
         assert (here.cited.round, here.cited.date) == (source[0].id, "2026-11-28")
         assert there.cited is None
@@ -103,6 +104,50 @@ def test_evidence_of_another_game_is_not_used(source, tmp_path, caplog):
     assert all(not judgement.faithfulness for judgement in this_round.evidence.judgements)
 
 
+def test_the_verdict_is_by_the_threshold_of_the_round_that_cites(source, citing, tmp_path):
+    """Correlations are computed again from the evaluations; nothing that the other round concluded is
+    kept."""
+    strict = opened(
+        tmp_path, "evaluation.held_out=0", f"evaluation.evidence={source[1]}", "evaluation.threshold=1.0"
+    )
+    filled_to_the_end(strict, value)
+    assert {f.status for j in strict.evidence.judgements for f in j.faithfulness} <= {
+        "faithful" if f.rho is not None and f.rho >= 1.0 else "not faithful"
+        for j in strict.evidence.judgements
+        for f in j.faithfulness
+    }
+
+
+def test_evidence_whose_evaluations_were_changed_is_refused(source, tmp_path):
+    text = json.loads(source[1].read_text())
+    text["held_out"]["paired"] = text["held_out"]["paired"][1:]
+    path = tmp_path / "changed.json"
+    path.write_text(json.dumps(text))
+    with pytest.raises(ConfigError, match="whose evaluations are not of the same coalitions"):
+        opened(tmp_path, "evaluation.held_out=0", f"evaluation.evidence={path}")
+
+
+def test_stored_evidence_that_is_another_is_damaged(source, citing, tmp_path):
+    path = next((root(citing.uri) / "evidence").glob("*.json"))
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b"2026-11-28", b"2026-11-27"))
+    try:
+        with pytest.raises(Damaged):
+            cited(Round.open(citing.uri))
+    finally:
+        path.write_bytes(whole)
+
+
+def test_the_place_of_evidence_is_no_part_of_a_rounds_id(source, tmp_path):
+    copy = tmp_path / "elsewhere.json"
+    copy.write_bytes(source[1].read_bytes())
+    ids = {
+        opened(tmp_path, "evaluation.held_out=0", f"evaluation.evidence={place}").id
+        for place in (source[1], copy)
+    }
+    assert len(ids) == 1
+
+
 def test_evidence_is_part_of_a_rounds_id(source, tmp_path):
     other = json.loads(source[1].read_text())
     other["citation"]["date"] = "2026-11-27"
@@ -118,7 +163,7 @@ def test_evidence_is_part_of_a_rounds_id(source, tmp_path):
 def test_the_command_prints_the_record(source, citing, capsys, caplog):
     assert cli.main(["evidence", source[0].uri]) == 0
     printed = GameEvidence.parse(capsys.readouterr().out.encode(), "printed")
-    assert printed.properties == GameEvidence.parse(source[1].read_bytes(), "file").properties
+    assert printed.held_out == GameEvidence.parse(source[1].read_bytes(), "file").held_out
     with pytest.raises(ApportionError, match="found no held-out coalitions"):
         measured(citing, "2026-11-28")
 
@@ -130,12 +175,13 @@ def test_the_demo_cites_the_evidence_that_comes_with_it(tmp_path):
     this_round = Round.open(plan.run(demo).round_uri)
     evidence = cited(this_round)
     assert evidence is not None
-    assert {item.property for item in evidence.properties} == set(demo.properties)
-    assert len(evidence.retrained) == 24
+    assert len(evidence.held_out.retrained) == 24
+    assert len(evidence.held_out.paired) == 72
+    assert set(evidence.held_out.retrained[0].values) == set(demo.properties)
     check = load(ROOT / "configs" / "openmoji-check.yaml", ["tracking.uri=null"], tmp_path / "check")
     checked = Round.open(plan.run(check).round_uri)
     assert checked.plan.games == this_round.plan.games
-    assert evidence.retrained[0].key in {item.key for item in checked.plan.wanted}
+    assert evidence.held_out.retrained[0].key in {item.key for item in checked.plan.wanted}
 
 
 def test_evidence_that_cannot_be_read_is_refused(tmp_path):

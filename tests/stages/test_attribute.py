@@ -79,7 +79,7 @@ def test_credits_from_all_coalitions_are_exact_shapley_values(exact):
             np.testing.assert_allclose(phis(exact.credits.of(name, method)), expected, rtol=1e-9, atol=1e-9)
     assert exact.credits.coalitions == 14
     assert exact.credits.level == 0.95
-    assert list(exact.credits.covers) == ["leverage"]
+    assert set(exact.credits.covers) == {"leverage", "banzhaf", "beta_shapley"}
     assert "from all 14 coalitions of 4 players but" in exact.credits.covers["leverage"]
     assert "sparsified_finetune game" in exact.credits.covers["leverage"]
 
@@ -234,11 +234,12 @@ def test_a_gain_of_zero_has_no_shares(tmp_path):
 
 
 def test_banzhaf_values_of_an_additive_game_are_its_weights(tmp_path):
-    """As the Shapley values are; but they never have an interval."""
+    """As the Shapley values are; from all coalitions and without noise they have no error."""
     this_round = attributed(tmp_path, value=lambda mask, *_: float(mask @ [1, 2, 3, 4]))
     banzhaf = this_round.credits.of("fid", "banzhaf")
     assert phis(banzhaf) == pytest.approx([1, 2, 3, 4], rel=1e-9)
-    assert {(c.se, c.low, c.high) for c in banzhaf} == {(None, None, None)}
+    assert all(c.se < 1e-9 and c.low == pytest.approx(c.phi) == c.high for c in banzhaf)
+    assert {c.interval for c in banzhaf} == {"banzhaf"}
 
 
 def test_banzhaf_values_from_all_coalitions_are_exact(exact):

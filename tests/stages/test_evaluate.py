@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import spearmanr
 from tiny import fill, planned
 
-from apportion.errors import NotFound
+from apportion.errors import ConfigError, NotFound
 from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.verdict import verdict
 from apportion.planning.coalitions import PAIRED_SEEDS
@@ -258,14 +258,9 @@ def test_further_sizes_are_reported_and_do_not_enter_the_verdict(judged, removal
         assert verdict(judgement) == "faithful"
 
 
-def test_further_sizes_alone_establish_nothing(judged):
-    this_round, faithful = judged("evaluation.held_out=0", "evaluation.by_size=7")
-    assert faithful == 0
-    for name in WORTH:
-        judgement = judgement_of(this_round, name)
-        assert judgement.faithfulness == judgement.baseline == judgement.scores == ()
-        assert [faith.rho for faith in judgement.by_size] == [1.0] * 3
-        assert verdict(judgement) == "not established"
+def test_further_sizes_need_held_out_coalitions(judged):
+    with pytest.raises(ConfigError, match=r"found evaluation\.by_size 7 without evaluation\.held_out"):
+        judged("evaluation.held_out=0", "evaluation.by_size=7")
 
 
 # Counterfactuals

@@ -66,6 +66,10 @@ def test_the_report_has_a_label_for_every_purpose(every):
         "held_out",
         "paired",
         "counterfactual",
+        "baseline",
+        "by_size",
+        "by_size_paired",
+        "by_size_baseline",
     }
     assert len(set(labels.values())) == len(labels)
 
@@ -92,7 +96,8 @@ def library(this_round, name):
 
 
 def test_each_methods_credits_are_those_of_the_library(every):
-    sources = {"tree_residual": "leverage", "leverage": "leverage", "multifidelity": "multifidelity"}
+    own = ("leverage", "multifidelity", "banzhaf", "beta_shapley")
+    sources = {"tree_residual": "leverage"} | {method: method for method in own}
     for name in WORTH:
         expected, combined = library(every, name)
         assert every.credits.methods(name) == list(expected) == EVERY
@@ -164,7 +169,12 @@ def test_ranks_count_from_the_largest_contribution(every):
         expected = list(zip(order.lowest, order.highest, strict=True))
         for method in ("tree_residual", "leverage"):
             assert [(c.best, c.worst) for c in every.credits.of(name, method)] == expected
-        others = [c for c in every.credits.credits if c.interval != "leverage"]
+        weights = semivalues.banzhaf_weights(6)
+        fit = semivalues.semivalue_fit(Z, sign * y, sign * v0, sign * v1, weights)
+        best = every.credits.of(name, "banzhaf")[int(np.argmax(fit.phi))]
+        assert best.best == 1
+        ranked = ("leverage", "banzhaf", "beta_shapley")
+        others = [c for c in every.credits.credits if c.interval not in ranked]
         assert {(c.best, c.worst) for c in others} == {(None, None)}
         first = min(every.credits.of(name, "leverage"), key=lambda c: c.best + c.worst)
         assert (first.best, first.worst) == (1, 1)
@@ -224,7 +234,7 @@ def test_the_pilot_says_for_each_property_whether_the_removal_methods_game_is_of
         assert (result.rho, result.low, result.high) == (pilot.rho, pilot.low, pilot.high)
         assert (result.use, result.reason) == (True, pilot.reason)
     assert [result.property for result in every.credits.pilots] == sorted(WORTH)
-    assert set(every.credits.covers) == {"leverage", "multifidelity"}
+    assert set(every.credits.covers) == {"leverage", "multifidelity", "banzhaf", "beta_shapley"}
     covers = every.credits.covers["multifidelity"]
     assert "in the game of retraining" in covers
     assert re.search("from 24 retrained coalitions .*40 of sparsified_finetune", covers)

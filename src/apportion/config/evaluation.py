@@ -41,6 +41,11 @@ class EvaluationOptions(Strict):
             raise ValueError(
                 f"found {', '.join(map(str, repeated))} more than once in alphas, expected each share once"
             )
+        if self.by_size and not self.held_out:
+            raise ValueError(
+                f"found evaluation.by_size {self.by_size} without evaluation.held_out, expected both: sizes "
+                "are compared beside the held-out coalitions"
+            )
         if self.evidence is not None and self.held_out:
             raise ValueError(
                 "found evaluation.evidence beside evaluation.held_out, expected one of them: a round that "

@@ -50,11 +50,23 @@ class Config(Strict):
                 "found valuation.retrained beside removal.method 'retrain', expected another removal "
                 "method: with this one every coalition is retrained"
             )
+        if self.valuation.retrained and self.removal.shared_sets:
+            raise ValueError(
+                f"found valuation.retrained beside removal.method {self.removal.method!r}, expected another "
+                "removal method: intervals of the method multifidelity do not hold over the noise that "
+                "coalitions share"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:
         """The part of the configuration that a round's id depends on (see `hashing.identity`). The places of
-        data and network are not in it: the manifest and the games name their contents by hash."""
+        data, network and cited evidence are not in it: manifest, games and plan name their contents by
+        hash."""
         fields: dict[str, Any] = identity(self)
         elsewhere = ("store", "data", "tracking", "compute", "network")
-        return {name: value for name, value in fields.items() if name not in elsewhere}
+        kept = {name: value for name, value in fields.items() if name not in elsewhere}
+        if "evaluation" in kept:
+            kept["evaluation"] = {k: v for k, v in kept["evaluation"].items() if k != "evidence"}
+            if not kept["evaluation"]:
+                del kept["evaluation"]
+        return kept

@@ -23,7 +23,7 @@ from apportion.records.game import (
     evaluation_key,
     samples_address,
 )
-from apportion.records.game_evidence import GameEvidence, PropertyEvidence
+from apportion.records.game_evidence import ComparedEvaluations, GameEvidence
 from apportion.records.manifest import Contributor, Manifest
 from apportion.records.plan import Followup, Plan, Purpose, Role, Wanted, members_text
 from apportion.records.scores import ContributorScores, Scores, scores_address
@@ -34,6 +34,7 @@ __all__ = [
     "Base",
     "Citation",
     "Commit",
+    "ComparedEvaluations",
     "Contributor",
     "ContributorScores",
     "Cost",
@@ -54,7 +55,6 @@ __all__ = [
     "Measurement",
     "PilotResult",
     "Plan",
-    "PropertyEvidence",
     "Purpose",
     "Recipe",
     "Record",

@@ -2,26 +2,26 @@
 
 from apportion.records.base import Hash, Record
 from apportion.records.evaluation import Evaluation
-from apportion.records.evidence import Citation, Faith
+from apportion.records.evidence import Citation
 
 
-class PropertyEvidence(Record):
-    """The agreement of a game with retraining for one property, as in `Judgement`."""
+class ComparedEvaluations(Record):
+    """The same coalitions, those of one size together: by retraining; in the game of the credits, equally
+    often each, in the order of the first; and by their own images, in that order."""
 
-    property: str
-    faithfulness: tuple[Faith, ...]
-    baseline: tuple[Faith, ...] = ()
-    by_size: tuple[Faith, ...] = ()
-    by_size_baseline: tuple[Faith, ...] = ()
+    retrained: tuple[Evaluation, ...] = ()
+    paired: tuple[Evaluation, ...] = ()
+    own_images: tuple[Evaluation, ...] = ()
 
 
 class GameEvidence(Record):
     """Measured in the round of `citation`. manifest: of its contributors. credit, truth: the games that were
-    compared. retrained: the held-out coalitions by retraining, for the scores of other rounds' credits."""
+    compared. held_out: the coalitions that judge credits; by_size: those of further sizes. Whoever cites it
+    computes correlations and verdicts from these values."""
 
     citation: Citation
     manifest: Hash
     credit: Hash
     truth: Hash
-    properties: tuple[PropertyEvidence, ...]
-    retrained: tuple[Evaluation, ...]
+    held_out: ComparedEvaluations
+    by_size: ComparedEvaluations

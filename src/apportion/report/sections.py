@@ -183,8 +183,8 @@ def _compared_with_baseline(judgement: Judgement) -> str:
     if own.rho > faith.rho:
         return (
             "The same property of the coalitions’ own training images, measured without any model, agrees "
-            f"better with retraining: {measured}. For this property the models add nothing to what the "
-            "images show by themselves."
+            f"at least as well with retraining: {measured}. For this property the models are not shown to "
+            "add anything to what the images show by themselves."
         )
     return (
         "The same property of the coalitions’ own training images, measured without any model, agrees less: "

@@ -6,8 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
 
-from apportion.errors import ApportionError, ConfigError, StoreError
-from apportion.records import Citation, GameEvidence, PropertyEvidence
+from apportion.errors import ApportionError, ConfigError, Damaged, StoreError
+from apportion.records import Citation, ComparedEvaluations, Evaluation, GameEvidence, Manifest, Purpose
 from apportion.rounds.round import Round
 from apportion.store import Store, open_store
 from apportion.store.layout import evidence_key
@@ -17,31 +17,31 @@ EMBEDDED_EVIDENCE = "openmoji"
 
 
 def measured(this_round: Round, date: str) -> GameEvidence:
-    """What a round measured of its game. date: of its end, YYYY-MM-DD. Raises ApportionError where it has no
-    held-out coalitions of its own."""
-    evidence, plan = this_round.evidence, this_round.plan
+    """What a round measured of its game. date: on which it is written down, YYYY-MM-DD. Raises ApportionError
+    where it has no held-out coalitions of its own."""
+    plan = this_round.plan
     if not this_round.evaluations("held_out"):
         raise ApportionError(
             f"found no held-out coalitions in round {this_round.id}, expected some: only a round that "
             "retrains (evaluation.held_out) measures how its game agrees with retraining"
         )
-    citation = Citation(round=this_round.id, project=this_round.config.project, date=date, code=plan.code)
+
+    def records(purpose: Purpose) -> tuple[Evaluation, ...]:
+        return tuple(evaluation for _, evaluation in this_round.evaluations(purpose))
+
     return GameEvidence(
-        citation=citation,
+        citation=Citation(round=this_round.id, project=this_round.config.project, date=date, code=plan.code),
         manifest=plan.manifest,
         credit=plan.games["credit"],
         truth=plan.games["truth"],
-        properties=tuple(
-            PropertyEvidence(
-                property=judgement.property,
-                faithfulness=judgement.faithfulness,
-                baseline=judgement.baseline,
-                by_size=judgement.by_size,
-                by_size_baseline=judgement.by_size_baseline,
-            )
-            for judgement in evidence.judgements
+        held_out=ComparedEvaluations(
+            retrained=records("held_out"), paired=records("paired"), own_images=records("baseline")
         ),
-        retrained=tuple(evaluation for _, evaluation in this_round.evaluations("held_out")),
+        by_size=ComparedEvaluations(
+            retrained=records("by_size"),
+            paired=records("by_size_paired"),
+            own_images=records("by_size_baseline"),
+        ),
     )
 
 
@@ -67,21 +67,45 @@ def read_evidence(uri: str) -> bytes:
     return data
 
 
-def mismatch(evidence: GameEvidence, plan_manifest: str, credit: str, truth: str) -> str:
+def mismatch(evidence: GameEvidence, manifest: Manifest, credit: str, truth: str) -> str:
     """Why evidence says nothing of a round with this manifest and these games, in words; empty where it
-    does."""
+    does. Raises ConfigError where its records are not of its own games and contributors."""
     pairs = {
-        "contributors and their data": (evidence.manifest, plan_manifest),
+        "contributors and their data": (evidence.manifest, manifest.id),
         "game of the credits": (evidence.credit, credit),
         "game of retraining": (evidence.truth, truth),
     }
     differing = [name for name, (found, expected) in pairs.items() if found != expected]
-    if not differing:
-        return ""
-    return (
-        f"the evidence of round {evidence.citation.round} ({evidence.citation.date}) is of another "
-        f"{' and another '.join(differing)}, so it says nothing of this round (evaluation.evidence)"
+    if differing:
+        return (
+            f"the evidence of round {evidence.citation.round} ({evidence.citation.date}) is of another "
+            f"{' and another '.join(differing)}, so it says nothing of this round (evaluation.evidence)"
+        )
+    for part in (evidence.held_out, evidence.by_size):
+        _check(part, evidence, set(manifest.all_data))
+    return ""
+
+
+def _check(part: ComparedEvaluations, evidence: GameEvidence, data: set[str]) -> None:
+    k = len(part.retrained)
+    repeats = len(part.paired) // k if k else 0
+    expected = [record.members for record in part.retrained]
+    fits = (
+        len(part.own_images) == k
+        and len(part.paired) == repeats * k
+        and (repeats > 0 or not k)
+        and all(record.game == evidence.truth for record in part.retrained)
+        and all(record.game == evidence.credit for record in part.paired)
+        and all(set(members) <= data for members in expected)
+        and [record.members for record in part.own_images] == expected
+        and [record.members for record in part.paired] == [m for m in expected for _ in range(repeats)]
     )
+    if not fits:
+        raise ConfigError(
+            f"found evidence of round {evidence.citation.round} whose evaluations are not of the same "
+            "coalitions, games and contributors, expected what `apportion evidence` prints "
+            "(evaluation.evidence)"
+        )
 
 
 def evidence_hash(data: bytes) -> str:
@@ -100,4 +124,9 @@ def cited(this_round: Round) -> GameEvidence | None:
     if address is None:
         return None
     key = evidence_key(address)
-    return GameEvidence.parse(this_round.store.get(key), this_round.store.where(key))
+    data, where = this_round.store.get(key), this_round.store.where(key)
+    if evidence_hash(data) != address:
+        raise Damaged(
+            f"found other evidence in {where}, expected that of hash {address}; it is left as it is"
+        )
+    return GameEvidence.parse(data, where)

@@ -23,6 +23,7 @@ def method_input(this_round: Round, name: str) -> MethodInput:
     options = this_round.config.valuation
     Z, y = _rows(this_round, name, "design")
     stated = options.stated_v0.get(name)
+    v1 = _rows(this_round, name, "v1")[1]
     v0 = _rows(this_round, name, "v0")[1] if stated is None else np.array(stated)
     retrained = None
     if options.retrained:
@@ -34,7 +35,8 @@ def method_input(this_round: Round, name: str) -> MethodInput:
         Z=Z,
         y=y,
         v0=v0,
-        v1=_mean_by_set(this_round, "v1", _rows(this_round, name, "v1")[1]),
+        v1=_mean_by_set(this_round, "v1", v1),
+        v1_of_first_seed=float(v1[0]),
         level=options.level,
         sign=-1 if PROPERTIES[name].higher_is_better is False else 1,
         options=options,

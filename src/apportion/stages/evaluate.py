@@ -3,7 +3,7 @@ needs was requested by `plan` or `attribute`."""
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import groupby, zip_longest
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -13,13 +13,12 @@ from apportion.evaluation.counterfactual import relative_change
 from apportion.evaluation.faithfulness import faithfulness
 from apportion.evaluation.lds import lds, lds_interval
 from apportion.evaluation.verdict import verdict
-from apportion.planning.coalitions import repeats
 from apportion.records import (
+    ComparedEvaluations,
     Counterfactual,
     Evaluation,
     Evidence,
     Faith,
-    GameEvidence,
     Judgement,
     LdsScore,
     Purpose,
@@ -42,12 +41,16 @@ def run(round_uri: str) -> int:
 
 
 def evidence_of(this_round: Round) -> Evidence:
-    """The judgement of every property, from the credits and the ledger."""
-    evidence = cited(this_round)
-    if evidence is not None:
-        return _citing(this_round, evidence)
-    by_alpha = _compared(this_round, "held_out", "paired", "baseline")
-    by_size = _compared(this_round, "by_size", "by_size_paired", "by_size_baseline")
+    """The judgement of every property, from the credits and the ledger, or from the evaluations that the
+    round cites from another round of the same game and contributors."""
+    source = cited(this_round)
+    if source is None:
+        held_out = _own(this_round, "held_out", "paired", "baseline")
+        sizes = _own(this_round, "by_size", "by_size_paired", "by_size_baseline")
+        alphas = this_round.config.evaluation.alphas
+    else:
+        held_out, sizes, alphas = source.held_out, source.by_size, []
+    by_alpha, by_size = _compared(this_round, held_out, alphas), _compared(this_round, sizes, [])
 
     def judgement(name: str) -> Judgement:
         return Judgement(
@@ -57,10 +60,9 @@ def evidence_of(this_round: Round) -> Evidence:
             baseline=tuple(_faith(this_round, name, part, part.baseline) for part in by_alpha),
             by_size=tuple(_faith(this_round, name, part, part.cheap) for part in by_size),
             by_size_baseline=tuple(_faith(this_round, name, part, part.baseline) for part in by_size),
+            cited=None if source is None else source.citation,
             scores=tuple(
-                score
-                for part in by_alpha
-                for score in _scores(this_round, name, part.alpha, [record for _, record in part.truth])
+                score for part in by_alpha for score in _scores(this_round, name, part.alpha, part.truth)
             ),
             counterfactuals=tuple(_counterfactuals(this_round, name)),
         )
@@ -69,67 +71,50 @@ def evidence_of(this_round: Round) -> Evidence:
     return Evidence(round=this_round.id, judgements=tuple(judgements))
 
 
-def _citing(this_round: Round, evidence: GameEvidence) -> Evidence:
-    """The judgement of every property from what another round measured of the same game and contributors, and
-    from how this round's credits predict that round's retrained coalitions."""
-    by_property = {item.property: item for item in evidence.properties}
-    n = this_round.manifest.n
-    by_size = groupby(evidence.retrained, key=lambda record: len(record.members))
-    alphas = [faith.alpha for faith in evidence.properties[0].faithfulness]
-    parts = [(alpha, list(records)) for alpha, (_, records) in zip_longest(alphas, by_size)]
+def _own(this_round: Round, truth: Purpose, cheap: Purpose, baseline: Purpose) -> ComparedEvaluations:
+    """The round's own evaluations of coalitions that are compared."""
 
-    def judgement(name: str) -> Judgement:
-        item = by_property[name]
-        return Judgement(
-            property=name,
-            published=this_round.credits.published[name],
-            faithfulness=item.faithfulness,
-            baseline=item.baseline,
-            by_size=item.by_size,
-            by_size_baseline=item.by_size_baseline,
-            cited=evidence.citation,
-            scores=tuple(
-                score
-                for alpha, records in parts
-                for score in _scores(this_round, name, alpha or len(records[0].members) / n, records)
-            ),
-            counterfactuals=tuple(_counterfactuals(this_round, name)),
-        )
+    def records(purpose: Purpose) -> tuple[Evaluation, ...]:
+        return tuple(evaluation for _, evaluation in this_round.evaluations(purpose))
 
-    names = sorted(this_round.config.properties)
-    return Evidence(round=this_round.id, judgements=tuple(judgement(name) for name in names))
+    return ComparedEvaluations(retrained=records(truth), paired=records(cheap), own_images=records(baseline))
 
 
 class Compared(NamedTuple):
-    """Coalitions of one size, as a share `alpha` of the contributors: k by retraining, `repeats` for each of
-    them in the game of the credits, and k by their own images."""
+    """Coalitions of one size, as a share `alpha` of the contributors: k by retraining, equally many for each
+    of them in the game of the credits, and k by their own images."""
 
     alpha: float
-    truth: Evaluations
-    cheap: Evaluations
-    baseline: Evaluations
+    truth: Sequence[Evaluation]
+    cheap: Sequence[Evaluation]
+    baseline: Sequence[Evaluation]
 
 
-def _compared(this_round: Round, truth: Purpose, cheap: Purpose, baseline: Purpose) -> list[Compared]:
-    """The coalitions of each size in the order of the plan, in which those of one size are together."""
-    n, times = this_round.manifest.n, repeats(this_round.config)
-    retrained, game, own = (this_round.evaluations(purpose) for purpose in (truth, cheap, baseline))
-    sizes = [int(wanted.mask(n).sum()) for wanted, _ in retrained]
-    alphas = this_round.config.evaluation.alphas if truth == "held_out" else []
-    parts, start = [], 0
-    for (size, group), alpha in zip_longest(groupby(sizes), alphas[: len(set(sizes))]):
+def _compared(this_round: Round, records: ComparedEvaluations, alphas: Sequence[float]) -> list[Compared]:
+    """The coalitions of each size, in their order. alphas: the configured shares, in that order; where there
+    are none, the share of a size."""
+    parts, start, n = [], 0, this_round.manifest.n
+    times = len(records.paired) // max(len(records.retrained), 1)
+    sizes = [len(record.members) for record in records.retrained]
+    for k, (size, group) in enumerate(groupby(sizes)):
         stop = start + len(list(group))
-        cheap_part = game[start * times : stop * times]
-        parts.append(Compared(alpha or size / n, retrained[start:stop], cheap_part, own[start:stop]))
+        parts.append(
+            Compared(
+                alphas[k] if k < len(alphas) else size / n,
+                records.retrained[start:stop],
+                records.paired[start * times : stop * times],
+                records.own_images[start:stop],
+            )
+        )
         start = stop
     return parts
 
 
-def _values(evaluations: Evaluations, name: str) -> list[float]:
-    return [evaluation.values[name] for _, evaluation in evaluations]
+def _values(evaluations: Sequence[Evaluation], name: str) -> list[float]:
+    return [evaluation.values[name] for evaluation in evaluations]
 
 
-def _faith(this_round: Round, name: str, part: Compared, cheap: Evaluations) -> Faith:
+def _faith(this_round: Round, name: str, part: Compared, cheap: Sequence[Evaluation]) -> Faith:
     """How well a game agrees with retraining. Evaluations of one coalition in it, which follow each other,
     are averaged."""
     values = np.reshape(_values(cheap, name), (len(part.truth), -1))
@@ -181,7 +166,7 @@ def _counterfactuals(this_round: Round, name: str) -> list[Counterfactual]:
         return []
     after = this_round.evaluations("counterfactual")
     groups = [after[start : start + options.seeds] for start in range(0, len(after), options.seeds)]
-    before = _values(groups[0], name)
+    before = _values([record for _, record in groups[0]], name)
     removed = [int((~group[0][0].mask(n)).sum()) for group in groups]
     labels = [f"without the top {removed[1]} for {options.property}"]
     labels += [f"without {count} at random ({i})" for i, count in enumerate(removed[2:], 1)]
@@ -193,7 +178,7 @@ def _change(
     this_round: Round, label: str, name: str, before: list[float], group: Evaluations
 ) -> Counterfactual:
     wanted = group[0][0]
-    values = _values(group, name)
+    values = _values([record for _, record in group], name)
     try:
         change, error = relative_change(before, values)
     except ValuationError:  # no change is relative to zero

@@ -162,7 +162,7 @@ def draw_up(
     if evidence is not None:
         reason = mismatch(
             GameEvidence.parse(evidence, "evaluation.evidence"),
-            manifest.id,
+            manifest,
             games["credit"].id,
             games["truth"].id,
         )

@@ -113,9 +113,9 @@ def jackknife(
     """
     rows, values = checked(Z, y)
     endpoints = checked_endpoints(v0, v1)
-    if sets is not None and len(np.unique(sets)) >= set_noise.FEWEST_SETS:
+    of_rows = None if sets is None else _checked_sets(sets, len(rows))
+    if of_rows is not None and len(np.unique(of_rows)) >= set_noise.FEWEST_SETS:
         rounding = 0.0 if is_exhaustive(rows) else rounding_error(values, endpoints)
-        of_rows = _checked_sets(sets, len(rows))
         fitted = set_noise.fit(rows, values, endpoints.v0, endpoints.v1, of_rows, rounding)
         return Jackknife(*fitted, endpoints)
     rows, values = average_repeats(rows, values)
@@ -125,7 +125,10 @@ def jackknife(
 
 
 def _checked_sets(sets: ArrayLike, m: int) -> NDArray[np.intp]:
-    array = np.asarray(sets)
+    try:
+        array = np.asarray(sets)
+    except ValueError:
+        array = np.empty(0)
     if array.shape != (m,) or array.dtype.kind not in "iu":
         raise ValuationError(
             f"found sets of shape {array.shape} and type {array.dtype}, expected ({m},) whole numbers"

@@ -50,6 +50,7 @@ class MethodInput:
     """What methods see of one property: coalitions Z (m, n) of the design, their values y (m,), and the
     values of the empty and the grand coalition by seed, v0 and v1 (seeds,); a stated v0 is one number, of
     shape (). sets (m,): the set of weights that each coalition was sampled from, where coalitions share sets.
+    v1_of_first_seed: the value of the grand coalition with the first seed alone; v1 may be means over seeds.
 
     sign: -1 where less of the property is better, so that "ahead" means a larger contribution. rows:
     coalitions and values that only single methods need, by method. looks: how many coalitions there were at
@@ -64,6 +65,7 @@ class MethodInput:
     sign: int
     options: ValuationOptions
     rows: Mapping[str, Rows]
+    v1_of_first_seed: float
     retrained: RetrainedRows | None = None
     sets: NDArray[np.intp] | None = None
     looks: tuple[int, ...] = ()
@@ -228,7 +230,7 @@ def _loo(inputs: MethodInput) -> Estimate:
     """Compared with the grand coalition of the same seed, so that the noise which one seed adds to all of
     them cancels."""
     Z, y = inputs.rows["loo"]
-    return Estimate(semivalues.loo(Z, y, inputs.v1[0]), efficient=False)
+    return Estimate(semivalues.loo(Z, y, inputs.v1_of_first_seed), efficient=False)
 
 
 def _aoi(inputs: MethodInput) -> Estimate:

@@ -20,7 +20,9 @@ from apportion.valuation.inputs import (
     fraction,
     half_width,
     proper_sizes,
+    rounding_error,
 )
+from apportion.valuation.intervals import is_exhaustive
 from apportion.valuation.set_noise import FEWEST_SETS, moderated
 from apportion.valuation.shapley import average_repeats, refuse_missing_sizes, weighted
 
@@ -109,7 +111,9 @@ def semivalue_fit(
     influence = _estimated(rows, np.eye(len(rows)), 0.0, 0.0, p)[0]  # (n, m) of each value on each semivalue
     by_pair = np.eye(len(first))[pair]
     shift = (influence * np.where(known, left, 0.0)) @ by_pair
-    if not known.all():  # a row that alone decides something leaves the errors unknown
+    rounding = 0.0 if is_exhaustive(rows) else rounding_error(y, endpoints)
+    # A row that alone decides something leaves the errors unknown; so do residuals that are rounding.
+    if not known.all() or np.abs(residual).max() <= rounding:
         shift = np.full_like(shift, np.inf)
     power = influence**2 @ by_pair
     pairs = power.sum(axis=1) ** 2 / np.sum(power**2, axis=1)  # that determine each semivalue, at most all

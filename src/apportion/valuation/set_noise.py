@@ -27,6 +27,7 @@ from scipy.special import digamma, polygamma
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector, complementary_pairs, size_shares
+from apportion.valuation.inputs import proper_sizes
 
 FEWEST_SETS = 3
 LOG_LAMBDA = (-12.0, 8.0)  # bounds of the logarithm of lambda that is searched; 0 is tried as well
@@ -51,6 +52,7 @@ def fit(
 
     Raises ValuationError for rows that are not such pairs, fewer than three sets, and too few pairs.
     """
+    proper_sizes(rows)
     first, pair = complementary_pairs(rows)
     if np.any(np.bincount(pair) != 2) or np.any(sets != sets[first][pair]):
         raise ValuationError(
@@ -65,6 +67,11 @@ def fit(
     if len(first) < rank + 2:
         raise ValuationError(
             f"found {len(first)} pairs of coalitions, expected at least {rank + 2}, better {2 * rank} (m)"
+        )
+    if np.linalg.matrix_rank(model.X) < rank:
+        raise ValuationError(
+            f"found {len(first)} pairs of coalitions that do not distinguish all players, expected others: "
+            "take another seed or more of them (m)"
         )
     white = _whitened(model, parts, _set_variance(model, parts))
     gram: Vector = np.linalg.pinv(white.X.T @ white.X, hermitian=True).astype(np.float64)
@@ -159,7 +166,8 @@ def _set_variance(model: _Model, parts: list[NDArray[np.intp]]) -> float:
         return float((J - k) * np.log(power) + determinants)
 
     best = minimize_scalar(loss, bounds=LOG_LAMBDA, method="bounded", options={"xatol": 0.01})
-    return float(np.exp(best.x)) if best.fun < loss(-np.inf) else 0.0
+    # Where the likelihood is flat, rounding must not choose.
+    return float(np.exp(best.x)) if best.fun < loss(-np.inf) - 1e-6 else 0.0
 
 
 def _degrees_of_freedom(X: Vector, gram: Vector, part: Vector) -> Vector:
