@@ -34,7 +34,7 @@ from apportion.stages import plan
 
 log = logging.getLogger(__name__)
 
-FEWEST = 5
+FEWEST_COALITIONS = 5
 """Coalitions that are compared, at least: fewer have no order to speak of."""
 
 RESAMPLES = 1000
@@ -110,8 +110,8 @@ def calibrate(
     """
     deadline = time.monotonic() + 60 * minutes
     configured = load(path, overrides, workdir)
-    if coalitions < FEWEST:
-        raise ConfigError(f"found --coalitions {coalitions}, expected at least {FEWEST}")
+    if coalitions < FEWEST_COALITIONS:
+        raise ConfigError(f"found --coalitions {coalitions}, expected at least {FEWEST_COALITIONS}")
     held_out = [
         "evaluation.evidence=null",
         "evaluation.counterfactual=null",

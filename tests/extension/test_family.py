@@ -10,9 +10,9 @@ class ToyOptions(FamilyOptions):
     family: Literal["toy"] = "toy"
     condition: ClassVar[Literal["label"] | None] = "label"
 
-    def check(self, resolution: int, steps: int) -> None:
-        if steps != 1:
-            raise ValueError(f"found sampling.steps {steps}, expected 1")
+    def check(self, resolution: int, sampling: Sampling) -> None:
+        if sampling.steps != 1:
+            raise ValueError(f"found sampling.steps {sampling.steps}, expected 1")
 
 
 '''

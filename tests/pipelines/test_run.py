@@ -49,7 +49,7 @@ def test_it_succeeds_and_prints_its_tasks(whole):
     # Tasks of the shards run side by side.
     order = [*dict.fromkeys(BEFORE_CREDITS), *dict.fromkeys(AFTER_CREDITS)]
     assert without_repeats(started) == order
-    assert "24 of 24 evaluations are not in the ledger" in whole.out
+    assert "28 of 28 evaluations are not in the ledger" in whole.out
     assert "pruned 164,563 parameters to" in whole.out
     for word in ("Traceback", "Warning", "KFP", "\x1b[", "SUCCESS", '"inputs"'):
         assert word not in whole.out + whole.err
@@ -81,17 +81,20 @@ def test_the_ledger_holds_what_was_planned(whole):
     games = whole.workdir / "store" / "games"
     records = {(path.parts[-3], path.stem) for path in games.glob("*/ledger/[!.]*.json")}
     assert records == wanted
-    # 24 planned; without the top, and without another at random
-    assert len({key for _, key in records}) == len(records) == 26
+    # 28 planned; without the top, and without another at random
+    assert len({key for _, key in records}) == len(records) == 30
 
 
 def test_every_evaluation_has_values_and_a_cost(whole):
     purposes = {wanted.purpose for wanted, _ in whole.round.all_evaluations()}
-    assert purposes == {"v0", "v1", "design", "held_out", "paired", "counterfactual"}
+    assert purposes == {"v0", "v1", "design", "held_out", "paired", "baseline", "counterfactual"}
     for wanted, evaluation in whole.round.all_evaluations():
         assert sorted(evaluation.values) == PROPERTIES
-        assert evaluation.cost.sample > 0
         assert evaluation.cost.score > 0
+        if wanted.purpose == "baseline":
+            assert evaluation.cost.finetune == evaluation.cost.sample == 0
+            continue
+        assert evaluation.cost.sample > 0
         assert evaluation.cost.finetune > 0 or not wanted.mask(4).any()
         assert evaluation.cost.device.startswith("cpu (1 threads), ")
 

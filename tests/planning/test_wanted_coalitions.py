@@ -9,6 +9,7 @@ from tiny import CONFIG, REMOVALS
 
 from apportion.config.hashing import digest
 from apportion.config.loading import load
+from apportion.errors import ConfigError
 from apportion.planning.coalitions import (
     ENDPOINT_SEEDS,
     METHOD_SEEDS,
@@ -206,9 +207,10 @@ def test_without_several_sets_seeds_are_the_next_ones(name):
     assert sets_of(one, Z).tolist() == [0] * 20
 
 
-def test_retrained_coalitions_have_the_seeds_of_the_design_with_sets_too():
-    wanted = Wanted(6, *SIX, EXPERTS.format(3), "valuation.retrained={coalitions: 24}")
-    assert seeds(wanted.of("retrained")) == seeds(wanted.of("design"))[:24]
+def test_retrained_coalitions_are_refused_beside_shared_sets():
+    """The method that they are for does not allow for the noise of sets."""
+    with pytest.raises(ConfigError, match=r"found valuation\.retrained beside removal\.method 'experts'"):
+        Wanted(6, *SIX, EXPERTS.format(3), "valuation.retrained={coalitions: 24}")
 
 
 # Coalitions that only some methods need
@@ -355,7 +357,7 @@ def test_a_larger_number_of_a_size_has_the_first_of_a_smaller():
 
 
 def test_further_sizes_are_evaluated_as_held_out_coalitions_are():
-    wanted = Wanted(8, "evaluation.by_size=4", "evaluation.seed=50", "evaluation.held_out=0")
+    wanted = Wanted(8, "evaluation.by_size=4", "evaluation.seed=50", "evaluation.held_out=1")
     held, paired, own = (wanted.of(f"by_size{end}") for end in ("", "_paired", "_baseline"))
     assert np.array_equal(wanted.masks("by_size"), by_size(wanted.config, 8))
     assert [item.members for item in held] == [item.members for item in paired]
