@@ -29,7 +29,7 @@ from apportion.evaluation.lds import rank_correlations
 from apportion.planning.coalitions import repeats
 from apportion.records import Evaluation, Wanted
 from apportion.rounds.round import Round
-from apportion.rounds.weights import all_weights, shared_costs
+from apportion.rounds.weights import shared_costs
 from apportion.stages import plan
 
 log = logging.getLogger(__name__)
@@ -215,10 +215,7 @@ def summary(result: CandidateResult, planned: Round, minutes: float) -> Candidat
     y = _values(retrained, names)[:, 0]
     v = _values(game, names, times).mean(axis=1)
     shared = sum(cost.finetune for costs in shared_costs(this_round).values() for cost in costs)
-    seconds = float(np.mean([record.cost.total for record in game]))
-    needed = [row for row in all_weights(this_round).values() if row.shared]
-    if needed:
-        seconds += shared / config.valuation.coalitions
+    seconds = float(np.mean([record.cost.total for record in game])) + shared / config.valuation.coalitions
     mean, error = _mean_faithfulness(v, y)
     return replace(
         result,

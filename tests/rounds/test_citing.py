@@ -104,18 +104,25 @@ def test_evidence_of_another_game_is_not_used(source, tmp_path, caplog):
     assert all(not judgement.faithfulness for judgement in this_round.evidence.judgements)
 
 
-def test_the_verdict_is_by_the_threshold_of_the_round_that_cites(source, citing, tmp_path):
+def test_the_verdict_is_by_the_threshold_of_the_round_that_cites(source, tmp_path):
     """Correlations are computed again from the evaluations; nothing that the other round concluded is
     kept."""
-    strict = opened(
-        tmp_path, "evaluation.held_out=0", f"evaluation.evidence={source[1]}", "evaluation.threshold=1.0"
-    )
-    filled_to_the_end(strict, value)
-    assert {f.status for j in strict.evidence.judgements for f in j.faithfulness} <= {
-        "faithful" if f.rho is not None and f.rho >= 1.0 else "not faithful"
-        for j in strict.evidence.judgements
-        for f in j.faithfulness
-    }
+    text = json.loads(source[1].read_text())
+    values = text["held_out"]["paired"][0]["values"]
+    text["held_out"]["paired"][0]["values"] = dict.fromkeys(values, 1e3)
+    path = tmp_path / "less.json"
+    path.write_text(json.dumps(text))
+    for threshold, status in (("-1.0", {"faithful", "not established"}), ("1.0", {"not faithful"})):
+        this_round = opened(
+            tmp_path,
+            "evaluation.held_out=0",
+            f"evaluation.evidence={path}",
+            f"evaluation.threshold={threshold}",
+        )
+        filled_to_the_end(this_round, value)
+        faiths = [faith for judgement in this_round.evidence.judgements for faith in judgement.faithfulness]
+        assert all(faith.rho < 1 for faith in faiths)
+        assert {faith.status for faith in faiths} <= status
 
 
 def test_evidence_whose_evaluations_were_changed_is_refused(source, tmp_path):

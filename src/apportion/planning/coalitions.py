@@ -162,10 +162,8 @@ def _unseen(
 def by_size(config: Config, n: int) -> NDArray[np.bool_]:
     """`evaluation.by_size` coalitions of each of a few sizes, the smallest first: two contributors, a quarter
     and three quarters of them, and all but one. A size has no more than there are."""
-    count, sizes = (
-        config.evaluation.by_size,
-        sorted({2, round(n / 4), round(3 * n / 4), n - 1} & set(range(1, n))),
-    )
+    count = config.evaluation.by_size
+    sizes = sorted({2, round(n / 4), round(3 * n / 4), n - 1} & set(range(1, n)))
     parts = [
         coalitions.draw("datamodel", n, min(count, comb(n, size)), config.evaluation.seed, alpha=size / n)
         for size in sizes

@@ -2,18 +2,13 @@
 retrains nothing can still say how its game agrees with retraining."""
 
 import hashlib
-from importlib.resources import files
-from pathlib import Path
-from urllib.parse import unquote
 
 from apportion.errors import ApportionError, ConfigError, Damaged, StoreError
-from apportion.records import Citation, ComparedEvaluations, Evaluation, GameEvidence, Manifest, Purpose
+from apportion.records import Citation, ComparedEvaluations, GameEvidence, Manifest, Purpose
+from apportion.rounds.networks import read_place
 from apportion.rounds.round import Round
-from apportion.store import Store, open_store
+from apportion.store import Store
 from apportion.store.layout import evidence_key
-
-EMBEDDED_EVIDENCE = "openmoji"
-"""The name of the evidence that comes with the configuration of the demo."""
 
 
 def measured(this_round: Round, date: str) -> GameEvidence:
@@ -26,41 +21,38 @@ def measured(this_round: Round, date: str) -> GameEvidence:
             "retrains (evaluation.held_out) measures how its game agrees with retraining"
         )
 
-    def records(purpose: Purpose) -> tuple[Evaluation, ...]:
-        return tuple(evaluation for _, evaluation in this_round.evaluations(purpose))
-
     return GameEvidence(
         citation=Citation(round=this_round.id, project=this_round.config.project, date=date, code=plan.code),
         manifest=plan.manifest,
         credit=plan.games["credit"],
         truth=plan.games["truth"],
-        held_out=ComparedEvaluations(
-            retrained=records("held_out"), paired=records("paired"), own_images=records("baseline")
-        ),
-        by_size=ComparedEvaluations(
-            retrained=records("by_size"),
-            paired=records("by_size_paired"),
-            own_images=records("by_size_baseline"),
-        ),
+        held_out=held_out_of(this_round),
+        by_size=by_size_of(this_round),
     )
+
+
+def held_out_of(this_round: Round) -> ComparedEvaluations:
+    """A round's own held-out coalitions. Raises NotFound where one is not evaluated."""
+    return _compared(this_round, "held_out", "paired", "baseline")
+
+
+def by_size_of(this_round: Round) -> ComparedEvaluations:
+    """A round's own coalitions of further sizes. Raises NotFound where one is not evaluated."""
+    return _compared(this_round, "by_size", "by_size_paired", "by_size_baseline")
+
+
+def _compared(this_round: Round, *purposes: Purpose) -> ComparedEvaluations:
+    retrained, paired, own_images = (
+        tuple(evaluation for _, evaluation in this_round.evaluations(purpose)) for purpose in purposes
+    )
+    return ComparedEvaluations(retrained=retrained, paired=paired, own_images=own_images)
 
 
 def read_evidence(uri: str) -> bytes:
     """The text of the evidence at a URI: "openmoji" (embedded), a local path, file:///… or s3://bucket/key.
     Raises ConfigError where it cannot be read or is no evidence."""
     try:
-        if uri == EMBEDDED_EVIDENCE:
-            data = files("apportion").joinpath("datasets", "openmoji", "evidence.json").read_bytes()
-        elif uri.startswith("s3://"):
-            folder, _, key = uri.rpartition("/")
-            data = open_store(folder).get(key)
-        elif "://" in uri and not uri.startswith("file:///"):
-            raise ConfigError(
-                f"found {uri!r}, expected openmoji, a path, file:///path or s3://bucket/key "
-                "(evaluation.evidence)"
-            )
-        else:
-            data = Path(unquote(uri.removeprefix("file://")) if "://" in uri else uri).read_bytes()
+        data = read_place(uri, "evidence.json", "evaluation.evidence")
         GameEvidence.parse(data, uri)
     except (OSError, StoreError, ValueError) as error:  # ValueError: a null byte in the path
         raise ConfigError(f"cannot read the evidence {uri!r} (evaluation.evidence): {error}") from error

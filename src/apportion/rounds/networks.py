@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import unquote
 
-from apportion.errors import Damaged, PropertyError, StoreError
+from apportion.errors import ConfigError, Damaged, PropertyError, StoreError
 from apportion.store import Store, open_store
 from apportion.store.layout import network_key
 
@@ -40,20 +40,29 @@ def read_network(uri: str) -> bytes:
     cannot be read.
     """
     try:
-        if uri == EMBEDDED:
-            return files("apportion").joinpath("datasets", "openmoji", "classifier.safetensors").read_bytes()
-        if uri.startswith("s3://"):
-            folder, _, key = uri.rpartition("/")
-            return open_store(folder).get(key)
-        if uri.startswith("file:///"):
-            return Path(unquote(uri.removeprefix("file://"))).read_bytes()
-        if "://" in uri:
-            raise PropertyError(
-                f"found {uri!r}, expected openmoji, a path, file:///path or s3://bucket/key (option network)"
-            )
-        return Path(uri).read_bytes()
+        return read_place(uri, "classifier.safetensors", "option network")
+    except ConfigError as error:
+        raise PropertyError(str(error)) from error
     except (OSError, StoreError, ValueError) as error:  # ValueError: a null byte in the path
         raise PropertyError(f"cannot read the feature network {uri!r} (option network): {error}") from error
+
+
+def read_place(uri: str, embedded: str, option: str) -> bytes:
+    """The file at a URI: "openmoji" for the file `embedded` beside the embedded drawings, a local path,
+    file:///… or s3://bucket/key. Raises ConfigError, naming `option`, for another kind of URI, and OSError,
+    StoreError or ValueError where the file cannot be read."""
+    if uri == EMBEDDED:
+        return files("apportion").joinpath("datasets", "openmoji", embedded).read_bytes()
+    if uri.startswith("s3://"):
+        folder, _, key = uri.rpartition("/")
+        return open_store(folder).get(key)
+    if uri.startswith("file:///"):
+        return Path(unquote(uri.removeprefix("file://"))).read_bytes()
+    if "://" in uri:
+        raise ConfigError(
+            f"found {uri!r}, expected openmoji, a path, file:///path or s3://bucket/key ({option})"
+        )
+    return Path(uri).read_bytes()
 
 
 def keep_network(store: Store, data: bytes) -> None:

@@ -21,10 +21,9 @@ from apportion.records import (
     Faith,
     Judgement,
     LdsScore,
-    Purpose,
     Wanted,
 )
-from apportion.rounds.citing import cited
+from apportion.rounds.citing import by_size_of, cited, held_out_of
 from apportion.rounds.round import Round
 from apportion.rounds.values import sampled_purposes
 from apportion.store import layout
@@ -45,8 +44,7 @@ def evidence_of(this_round: Round) -> Evidence:
     round cites from another round of the same game and contributors."""
     source = cited(this_round)
     if source is None:
-        held_out = _own(this_round, "held_out", "paired", "baseline")
-        sizes = _own(this_round, "by_size", "by_size_paired", "by_size_baseline")
+        held_out, sizes = held_out_of(this_round), by_size_of(this_round)
         alphas = this_round.config.evaluation.alphas
     else:
         held_out, sizes, alphas = source.held_out, source.by_size, []
@@ -69,15 +67,6 @@ def evidence_of(this_round: Round) -> Evidence:
 
     judgements = [judgement(name) for name in sorted(this_round.config.properties)]
     return Evidence(round=this_round.id, judgements=tuple(judgements))
-
-
-def _own(this_round: Round, truth: Purpose, cheap: Purpose, baseline: Purpose) -> ComparedEvaluations:
-    """The round's own evaluations of coalitions that are compared."""
-
-    def records(purpose: Purpose) -> tuple[Evaluation, ...]:
-        return tuple(evaluation for _, evaluation in this_round.evaluations(purpose))
-
-    return ComparedEvaluations(retrained=records(truth), paired=records(cheap), own_images=records(baseline))
 
 
 class Compared(NamedTuple):
