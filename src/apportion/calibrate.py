@@ -1,6 +1,12 @@
 """Which game is worth its compute? Candidates, each a change of the configuration, are measured on coalitions
 that are retrained once for all of them (docs/methods.md, "Faithfulness").
 
+What is compared is one evaluation of a coalition: credits are computed from such evaluations, and the seconds
+are those of one. Where a game has several sets of weights that coalitions share (`experts`), every coalition
+is evaluated with each set, and the correlation is the mean over sets of the correlation of one set alone. The
+correlation of the mean over sets, which a round has as its evidence, is higher, because the mean has less
+noise; but it costs as many evaluations as there are sets.
+
 Everything is kept in the ledger, so what was measured before, by an earlier calibration or by a round, is not
 measured again, and a calibration that is stopped continues where it was.
 """
@@ -14,7 +20,7 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -24,12 +30,11 @@ from apportion.config.loading import load
 from apportion.config.removal import Experts, Finetune, SparsifiedFinetune
 from apportion.config.round import Config
 from apportion.errors import ApportionError, ConfigError, DiffusionError, PropertyError
-from apportion.evaluation.faithfulness import Faithfulness, faithfulness
-from apportion.evaluation.lds import rank_correlations
+from apportion.evaluation.lds import bootstrap, rank_correlations
 from apportion.planning.coalitions import repeats
 from apportion.records import Evaluation, Wanted
 from apportion.rounds.round import Round
-from apportion.rounds.weights import shared_costs
+from apportion.rounds.weights import shared_cost_per_coalition
 from apportion.stages import plan
 
 log = logging.getLogger(__name__)
@@ -38,7 +43,7 @@ FEWEST_COALITIONS = 5
 """Coalitions that are compared, at least: fewer have no order to speak of."""
 
 RESAMPLES = 1000
-"""Bootstrap resamples of a standard error."""
+"""Bootstrap resamples of a standard error and of an interval."""
 
 COMPARED = ("held_out", "paired", "baseline")
 """Purposes of the evaluations of a coalition that is compared."""
@@ -52,19 +57,29 @@ class Candidate:
     overrides: tuple[str, ...]
 
 
+class Correlation(NamedTuple):
+    """Spearman correlation of a game with retraining, the mean over sets of weights, and its bootstrap
+    interval over coalitions and sets. A set whose values are all equal counts as 0."""
+
+    rho: float
+    low: float
+    high: float
+
+
 @dataclass(frozen=True)
 class CandidateResult:
-    """What was measured of a candidate. coalitions: how many were compared. seconds: of one coalition, with
-    its part of what coalitions share. mean, error: the mean over properties of the correlation with
-    retraining, and its bootstrap standard error; nan where too few coalitions were compared. rejected: why it
-    was not measured or not chosen; empty for the chosen one."""
+    """What was measured of a candidate. coalitions: how many were compared. seconds: of one evaluation, with
+    its part of what coalitions share; nan where that is not known. faithfulness, baseline: the correlation
+    with retraining of each property, and that of the coalitions' own images. mean, error: the mean over
+    properties of the correlation with retraining, and its bootstrap standard error; nan where too few
+    coalitions were compared. rejected: why it was not measured or not chosen; empty for the chosen one."""
 
     candidate: Candidate
     config: Config
     coalitions: int = 0
     seconds: float = float("nan")
-    faithfulness: dict[str, Faithfulness] | None = None
-    baseline: dict[str, Faithfulness] | None = None
+    faithfulness: dict[str, Correlation] | None = None
+    baseline: dict[str, Correlation] | None = None
     mean: float = float("nan")
     error: float = float("nan")
     rejected: str = ""
@@ -144,9 +159,9 @@ def compare(candidate: Candidate, config: Config, deadline: float, minutes: floa
     try:
         uri = plan.run(config).round_uri
         log.info("%s: %s", candidate.name, uri)
-        this_round = compared_alone(Round.open(uri))
-        if not this_round.ledger.pending(this_round.plan.wanted):
-            return summary(result, this_round, minutes)
+        planned = Round.open(uri)
+        if not planned.ledger.pending(compared_alone(planned).plan.wanted):
+            return summary(result, planned, minutes)
         for stage in ("train", "prune"):
             _stage(stage).run(uri)
         shards = config.compute.shards
@@ -194,9 +209,9 @@ def _has_weights(this_round: Round, item: Wanted) -> bool:
 
 
 def summary(result: CandidateResult, planned: Round, minutes: float) -> CandidateResult:
-    """The result of a candidate from what the ledger has of it."""
-    this_round = compared_alone(planned)
-    times, config = repeats(this_round.config), this_round.config
+    """The result of a candidate from what the ledger has of it. planned: its whole round, whose design has
+    the coalitions that shared weights are for."""
+    this_round, times = compared_alone(planned), repeats(planned.config)
     by_purpose = {p: [w for w in this_round.plan.wanted if w.purpose == p] for p in COMPARED}
     truth, cheap, own = by_purpose["held_out"], by_purpose["paired"], by_purpose["baseline"]
     pending = {item.key for item in this_round.ledger.pending(this_round.plan.wanted)}
@@ -211,20 +226,16 @@ def summary(result: CandidateResult, planned: Round, minutes: float) -> Candidat
     retrained = list(this_round.ledger.read_all(truth[i] for i in rows))
     game = list(this_round.ledger.read_all(w for i in rows for w in cheap[i * times : (i + 1) * times]))
     images = list(this_round.ledger.read_all(own[i] for i in rows))
-    names = sorted(config.properties)
-    y = _values(retrained, names)[:, 0]
-    v = _values(game, names, times).mean(axis=1)
-    shared = sum(cost.finetune for costs in shared_costs(this_round).values() for cost in costs)
-    seconds = float(np.mean([record.cost.total for record in game])) + shared / config.valuation.coalitions
-    mean, error = _mean_faithfulness(v, y)
+    names, level = sorted(this_round.config.properties), this_round.config.valuation.level
+    y, v, own_v = _values(retrained, names)[:, 0], _values(game, names, times), _values(images, names)
+    shared = shared_cost_per_coalition(planned, planned.plan.games["credit"])
+    mean, error = mean_correlation(v, y)
     return replace(
         result,
         coalitions=len(rows),
-        seconds=seconds,
-        faithfulness={name: _faith(config, v[:, k], y[:, k]) for k, name in enumerate(names)},
-        baseline={
-            name: _faith(config, _values(images, names)[:, 0, k], y[:, k]) for k, name in enumerate(names)
-        },
+        seconds=float(np.mean([record.cost.total for record in game])) + shared,
+        faithfulness={name: _correlation(v[:, :, k], y[:, k], level) for k, name in enumerate(names)},
+        baseline={name: _correlation(own_v[:, :, k], y[:, k], level) for k, name in enumerate(names)},
         mean=mean,
         error=error,
         rejected=reason if len(rows) < len(truth) else "",
@@ -237,16 +248,24 @@ def _values(records: Sequence[Evaluation], names: Sequence[str], times: int = 1)
     return values.reshape(-1, times, len(names))
 
 
-def _faith(config: Config, v: NDArray[np.float64], y: NDArray[np.float64]) -> Faithfulness:
-    return faithfulness(v, y, threshold=config.evaluation.threshold, level=config.valuation.level)
+def _correlation(v: NDArray[np.float64], y: NDArray[np.float64], level: float) -> Correlation:
+    """Of values v (coalitions, sets) with those by retraining, y (coalitions,)."""
+    rho = float(np.mean([rank_correlations(of_set[None], y[None]) for of_set in v.T]))
+    return Correlation(rho, *bootstrap(v, y, level, 0, RESAMPLES))
 
 
-def _mean_faithfulness(v: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean over properties of the correlations of v and y (coalitions, properties), and its bootstrap
-    standard error over coalitions. A property whose values are all equal counts as 0."""
-    drawn = np.random.default_rng(0).integers(len(v), size=(RESAMPLES, len(v)))
-    index = np.vstack([np.arange(len(v)), drawn])
-    each = [rank_correlations(v[index, k], y[index, k]) for k in range(v.shape[1])]
+def mean_correlation(v: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean over sets and properties of the correlations of v (coalitions, sets, properties), one set and
+    property at a time, with y (coalitions, properties); and its bootstrap standard error over coalitions and
+    sets. Where all values of a set are equal, it counts as 0."""
+    (k, sets, properties), rng = v.shape, np.random.default_rng(0)
+    rows = np.vstack([np.arange(k), rng.integers(k, size=(RESAMPLES, k))])
+    drawn = np.vstack([np.arange(sets), rng.integers(sets, size=(RESAMPLES, sets))])
+    each = [
+        rank_correlations(v[rows, drawn[:, [s]], p], y[rows, p])
+        for s in range(sets)
+        for p in range(properties)
+    ]
     mean = np.mean(each, axis=0)
     return float(mean[0]), float(np.std(mean[1:], ddof=1))
 
@@ -255,8 +274,9 @@ def choose(results: Sequence[CandidateResult]) -> list[CandidateResult]:
     """The results, the chosen one first, the others by faithfulness with the reason why they were rejected.
 
     Candidates within one standard error of the best count as equally faithful, and the cheapest of them is
-    chosen (the rule of Breiman, Friedman, Olshen & Stone 1984, section 3.4.3). Raises ApportionError where no
-    candidate was measured.
+    chosen (the rule of Breiman, Friedman, Olshen & Stone 1984, section 3.4.3). Those of unknown cost are left
+    out of this comparison; the most faithful of them is chosen where the cost of none is known. Raises
+    ApportionError where no candidate was measured.
     """
     measured = [result for result in results if not result.rejected]
     if not measured:
@@ -267,7 +287,8 @@ def choose(results: Sequence[CandidateResult]) -> list[CandidateResult]:
         )
     best = max(measured, key=lambda result: result.mean)
     near = [result for result in measured if result.mean >= best.mean - best.error]
-    chosen = min(near, key=lambda result: (result.seconds, -result.mean))
+    priced = [result for result in near if not np.isnan(result.seconds)]
+    chosen = min(priced, key=lambda result: (result.seconds, -result.mean)) if priced else best
     ordered = sorted(results, key=lambda result: -np.nan_to_num(result.mean, nan=-2.0))
     others = []
     for result in ordered:
@@ -275,14 +296,17 @@ def choose(results: Sequence[CandidateResult]) -> list[CandidateResult]:
             continue
         reason = result.rejected
         if not reason and result in near:
-            reason = (
-                f"as faithful within a standard error, at {result.seconds / chosen.seconds:.1f} times the "
-                "cost"
-            )
+            reason = f"as faithful within a standard error, {_compared_cost(result, chosen)}"
         elif not reason:
             reason = f"less faithful: {result.mean:.2f}, expected {best.mean - best.error:.2f} or more"
         others.append(replace(result, rejected=reason))
     return [chosen, *others]
+
+
+def _compared_cost(result: CandidateResult, chosen: CandidateResult) -> str:
+    if np.isnan(result.seconds):
+        return "but its cost is unknown"
+    return f"at {result.seconds / chosen.seconds:.1f} times the cost"
 
 
 def described(result: CandidateResult) -> list[str]:
@@ -291,10 +315,12 @@ def described(result: CandidateResult) -> list[str]:
     verdict = result.rejected or "chosen"
     if np.isnan(result.mean):
         return [f"{result.candidate.name}: {verdict}"]
+    cost = f"{result.seconds:.1f} s a coalition, {result.mean / result.seconds:.3f} per second"
+    if np.isnan(result.seconds):
+        cost = "cost unknown (the weights that coalitions share have expired, and no record has their cost)"
     return [
         f"{result.candidate.name}: mean ρ {result.mean:.2f} ± {result.error:.2f} over {result.coalitions} "
-        f"coalitions, {result.seconds:.1f} s a coalition, {result.mean / result.seconds:.3f} per second: "
-        f"{verdict}",
+        f"coalitions, {cost}: {verdict}",
         f"    {_each(result.faithfulness or {})}",
     ]
 
@@ -304,9 +330,9 @@ def baseline_line(result: CandidateResult) -> str:
     return f"own images, without any model: {_each(result.baseline or {})}"
 
 
-def _each(faithful: dict[str, Faithfulness]) -> str:
+def _each(correlations: dict[str, Correlation]) -> str:
     return ", ".join(
-        f"{name} {faith.rho:.2f} ({faith.low:.2f} … {faith.high:.2f})" for name, faith in faithful.items()
+        f"{name} {rho:.2f} ({low:.2f} … {high:.2f})" for name, (rho, low, high) in correlations.items()
     )
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +93,12 @@ def parser() -> argparse.ArgumentParser:
         "print what a round measured of its game, for other rounds of the game (evaluation.evidence)",
     )
     evidence.add_argument("round")
+    evidence.add_argument(
+        "--date",
+        type=_day,
+        metavar="YYYY-MM-DD",
+        help="when the round was committed, where its commit does not say so (rounds of earlier versions)",
+    )
     verify = _command(
         commands, "verify", verify_round, "read every record of a round again and recompute its credits"
     )
@@ -122,6 +128,13 @@ def _add_config(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="key=value", help="override an option"
     )
+
+
+def _day(text: str) -> str:
+    try:
+        return date.fromisoformat(text).isoformat()
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected YYYY-MM-DD") from error
 
 
 def _command(
@@ -184,7 +197,7 @@ def print_credits(this_round: "Round") -> None:
             console.print(f"  {reasons}", soft_wrap=True)
         for pilot in credits.pilots:
             if pilot.property == name:
-                console.print(f"  retrained coalitions: {pilot.reason}", soft_wrap=True)
+                console.print(f"  retrained coalitions beside {pilot.game}: {pilot.reason}", soft_wrap=True)
         console.print(table_of_credits(credits, name))
     for method, text in credits.covers.items():
         console.print(f"Intervals by {method} cover {text}.")
@@ -290,12 +303,11 @@ def calibrate_games(arguments: argparse.Namespace) -> None:
 
 
 def write_evidence(arguments: argparse.Namespace) -> None:
-    """The record on the standard output, dated today."""
-    from apportion.rounds.citing import measured
+    """The record on the standard output."""
+    from apportion.rounds.citing import evidence_to_cite
     from apportion.rounds.round import Round
 
-    today = datetime.now(tz=UTC).date().isoformat()
-    sys.stdout.write(measured(Round.open(arguments.round), today).dump().decode())
+    sys.stdout.write(evidence_to_cite(Round.open(arguments.round), arguments.date).dump().decode())
 
 
 def verify_round(arguments: argparse.Namespace) -> None:

@@ -1,15 +1,21 @@
 """What is refused of a configuration beside its sections: names that do not exist or do not fit each other,
-and too few coalitions."""
+and too few coalitions or images."""
 
 import json
 import re
 
 import pytest
-from tiny import CONFIG, REMOVALS
+from tiny import CONFIG, REMOVALS, image_folder, nothing_computed
+from tiny import configured as in_folder
 
+from apportion.config.hashing import digest
 from apportion.config.loading import load, parse
 from apportion.errors import ConfigError, PropertyError
-from apportion.planning.checks import check_coalitions, check_options
+from apportion.planning.checks import check_coalitions, check_options, check_own_images
+from apportion.planning.coalitions import held_out, wanted_evaluations
+from apportion.planning.games import base_of, games_of
+from apportion.records import Contributor, Manifest
+from apportion.stages import plan
 from apportion.valuation.methods import METHODS, chosen
 
 
@@ -248,3 +254,112 @@ def test_few_contributors_have_all_their_coalitions_evaluated(n, caplog):
     caplog.clear()
     check_coalitions(configured(f"valuation.coalitions={count}", *overrides), n)
     assert not re.search("proper coalitions", caplog.text)
+
+
+# Images
+
+NAMES = ("ann", "bob", "cy", "dee")
+FEW = ("properties=[fid, colourfulness_p90]", "evaluation.counterfactual=null", "valuation.coalitions=14")
+NO_HELD_OUT = "evaluation.held_out=0"
+OWN = ("removal={method: own_images}", "valuation.stated_v0={fid: 300, colourfulness_p90: 0}")
+
+
+def with_images(config, *samples):
+    """Manifest and games of contributors with so many images."""
+    rows = [Contributor(name=n, data=digest(n), samples=k) for n, k in zip(NAMES, samples, strict=True)]
+    manifest = Manifest(contributors=tuple(rows))
+    base = base_of(config, manifest, "fp32")
+    return config, manifest, games_of(config, base, dict.fromkeys(config.properties, digest("net")), "fp32")
+
+
+def single(name, *overrides):
+    """Overrides by which a coalition of one contributor alone, with this name, is held out."""
+    for seed in range(100):
+        chosen = ("evaluation.held_out=1", "evaluation.alphas=[0.25]", f"evaluation.seed={seed}")
+        (mask,) = held_out(configured(*FEW, *overrides, *chosen), 4)
+        if mask.tolist() == [other == name for other in NAMES]:
+            return chosen
+    raise AssertionError(name)
+
+
+def test_a_held_out_coalition_of_one_image_is_refused():
+    config = configured(*FEW, *single("cy"))
+    words = (
+        "found 1 image of the coalition of cy (baseline), which is measured by its own images, expected at "
+        "least 2 for fid: raise data.min_images, or change evaluation.held_out, evaluation.alphas or "
+        "evaluation.seed",
+    )
+    refused(ConfigError, lambda: check_own_images(*with_images(config, 8, 8, 1, 8)), *words)
+    check_own_images(*with_images(config, 8, 8, 2, 8))
+    check_own_images(*with_images(config, 1, 1, 8, 1))  # no coalition of one of them alone is measured
+
+
+def test_only_properties_that_need_more_images_refuse():
+    config = configured(*FEW, *single("cy"), "properties=[colourfulness_p90, inception_score]")
+    check_own_images(*with_images(config, 8, 8, 1, 8))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "purpose", "option"),
+    [
+        ((*OWN, NO_HELD_OUT), "design", "removal.method"),
+        (
+            (
+                NO_HELD_OUT,
+                "properties=[fid]",
+                "valuation={coalitions: 14, own_images: 16}",
+            ),
+            "control_design",
+            "valuation.own_images",
+        ),
+    ],
+)
+def test_every_coalition_that_is_measured_by_its_own_images_is_checked(overrides, purpose, option):
+    """Of four contributors with one image each."""
+    arguments = with_images(configured(*FEW, *overrides), 1, 1, 1, 1)
+    words = ("found 1 image of the coalition of ", f"({purpose})", f"or change {option}")
+    refused(ConfigError, lambda: check_own_images(*arguments), *words)
+
+
+def test_coalitions_of_later_looks_are_checked_at_the_first():
+    """All single contributors are in the whole design. The one with a single image is none of those that are
+    in the first look alone."""
+    stated = {"fid": 300, "colourfulness_p90": 0}
+    config = configured(*FEW, OWN[0], stop(8, 14, stated_v0=stated), NO_HELD_OUT)
+    first = [item.mask(4).tolist() for item in wanted_evaluations(*with_images(config, 8, 8, 8, 8), look=0)]
+    late = next(name for i, name in enumerate(NAMES) if [k == i for k in range(4)] not in first)
+    arguments = with_images(config, *(1 if name == late else 8 for name in NAMES))
+    words = f"found 1 image of the coalition of {late} (design)"
+    refused(ConfigError, lambda: check_own_images(*arguments), words)
+
+
+def test_what_the_counterfactual_removal_may_leave_is_checked():
+    """Which contributors it leaves, the credits will tell: here the one with a single image may be left. Its
+    design has no coalition of one contributor."""
+    removal = "evaluation.counterfactual={{property: fid, game: credit, share: {}, random: 1}}"
+    for seed in range(50):
+        options = f"valuation={{coalitions: 2, design: shapley_kernel, stated_v0: {{fid: 1}}, seed: {seed}}}"
+        base = (*FEW, OWN[0], NO_HELD_OUT, options, "properties=[fid]")
+        config = configured(*base, removal.format(0.7))
+        arguments = with_images(config, 8, 1, 8, 8)
+        if min(item.mask(4).sum() for item in wanted_evaluations(*arguments)) > 1:
+            break
+    words = "found 1 image of the coalition of bob (counterfactual)"
+    refused(ConfigError, lambda: check_own_images(*arguments), words)
+    check_own_images(*with_images(configured(*base, removal.format(0.5)), 8, 1, 8, 8))
+    check_own_images(*with_images(configured(*base, removal.format(0.7)), 8, 2, 8, 8))
+
+
+def test_plan_refuses_it_before_anything_is_computed(tmp_path):
+    images = image_folder(tmp_path / "images", list(NAMES), images=3)
+    (images / "cy" / "1.png").unlink()
+    (images / "cy" / "2.png").unlink()
+    data = f"data={{source: folder, path: {str(images)!r}, resolution: 16, min_images: 1}}"
+    for name, refuses in (("cy", True), ("ann", False)):
+        config = in_folder(tmp_path / name, *FEW, data, *single(name))
+        if refuses:
+            with pytest.raises(ConfigError, match=r"found 1 image of the coalition of cy .*data\.min_images"):
+                plan.run(config)
+            assert nothing_computed(tmp_path / name)
+        else:
+            assert plan.run(config).work

@@ -207,12 +207,6 @@ def test_without_several_sets_seeds_are_the_next_ones(name):
     assert sets_of(one, Z).tolist() == [0] * 20
 
 
-def test_retrained_coalitions_are_refused_beside_shared_sets():
-    """The method that they are for does not allow for the noise of sets."""
-    with pytest.raises(ConfigError, match=r"found valuation\.retrained beside removal\.method 'experts'"):
-        Wanted(6, *SIX, EXPERTS.format(3), "valuation.retrained={coalitions: 24}")
-
-
 # Coalitions that only some methods need
 
 
@@ -301,6 +295,22 @@ def test_where_there_are_no_others_the_coalitions_of_the_design_come_last():
     assert len(set(held)) == 10
     assert 0 < sum(in_design) < 10
     assert in_design == sorted(in_design)
+
+
+def test_own_images_of_a_design_of_their_own_and_of_the_credits_coalitions_are_a_control():
+    wanted = Wanted(6, *SIX, EXPERTS.format(3), "valuation.own_images=16")
+    assert roles(wanted, "control", "control_design") == {"baseline"}
+    assert members(wanted, "control") == members(wanted, "design")
+    assert np.array_equal(wanted.masks("control_design"), coalitions.draw("leverage", 6, 16, 1))
+    every = Wanted(6, *SIX, "valuation.own_images=512")
+    assert len({item.key for item in every.of("control_design")}) == 2**6 - 2
+    for without in ("valuation.own_images=0", "removal={method: own_images}"):
+        assert not Wanted(6, *SIX, "valuation.own_images=16", without).of("control")
+
+
+def test_too_few_own_images_to_be_a_control_are_refused():
+    with pytest.raises(ConfigError, match=r"own_images: .*found 14, expected 0 or at least 16"):
+        Wanted(6, *SIX, "valuation.own_images=14")
 
 
 @pytest.mark.parametrize("count", [6, 20])

@@ -48,6 +48,14 @@ def test_every_value_is_its_own_function_of_the_same_images(network, generated, 
     }
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_property_has_a_value_from_its_fewest_images_on(name, network, generated, reference):
+    fewest = PROPERTIES[name].fewest_images
+    assert math.isfinite(measure([name], generated[:fewest], network, reference)[name])
+    with pytest.raises(PropertyError):
+        measure([name], generated[: fewest - 1], network, reference)
+
+
 def test_images_are_embedded_once(network, generated, reference, monkeypatch):
     calls = []
 

@@ -228,7 +228,7 @@ def test_credits_of_retraining_have_an_interval_of_their_own_beside_the_publishe
         )
         assert row[3] == f"{signed(c.phi, spec)} ({interval(c.low, c.high, spec)})"
     for part in (
-        "Retrained coalitions beside the removal method: the cheap game is of use: rho = 0.90; retraining "
+        "Retrained coalitions beside the removal method, the cheap game is of use: rho = 0.90. Retraining "
         "itself goes from 55.30 (empty coalition) to 55.30 (grand coalition).",
         "intervals by Shapley, retraining cover: a player's Shapley value in the game of retraining.",
         "This is look 2 of 3, which are at 24, 48, 96 coalitions. The intervals by Shapley (leverage) and "

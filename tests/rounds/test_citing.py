@@ -4,19 +4,21 @@ import csv
 import io
 import json
 import logging
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from tiny import ROOT, SMALLER, configured, fill, filled_to_the_end, root
+from tiny import ROOT, SMALLER, commit, configured, fill, filled_to_the_end, root, round_folder
 
 from apportion import cli, stages
 from apportion.config.loading import load
 from apportion.errors import ApportionError, ConfigError, Damaged
-from apportion.records import GameEvidence
-from apportion.rounds.citing import cited, measured
+from apportion.records import Commit, GameEvidence
+from apportion.rounds.citing import cited, evidence_to_cite
 from apportion.rounds.round import Round
 from apportion.stages import plan
+from apportion.store.layout import COMMIT_FILE
 
 FIVE = (*SMALLER, "data.contributors=5", "valuation.coalitions=20", "evaluation.counterfactual=null")
 WORTH = [-5.0, -1.0, 2.0, 0.3, 4.0]
@@ -30,13 +32,23 @@ def opened(workdir, *overrides):
     return Round.open(plan.run(configured(workdir, *FIVE, *overrides)).round_uri)
 
 
+def committed(this_round, date):
+    """Commits a round as if on this date, or as earlier code did, without one."""
+    record = Commit(
+        round=this_round.id, previous=None, project="tiny", tracking_run=None, seconds={}, code="0", date=date
+    )
+    this_round.write(COMMIT_FILE, record.dump)
+
+
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """A round that retrained ten coalitions, and its evidence as a file."""
+    """A round that retrained ten coalitions, committed on 28 November 2026, and its evidence as a file."""
     folder = tmp_path_factory.mktemp("source")
-    this_round = filled_to_the_end(opened(folder, "evaluation.held_out=10"), value)
+    this_round = opened(folder, "evaluation.held_out=10")
+    committed(this_round, "2026-11-28")
+    this_round = filled_to_the_end(this_round, value)
     path = folder / "evidence.json"
-    path.write_bytes(measured(this_round, "2026-11-28").dump())
+    path.write_bytes(evidence_to_cite(this_round).dump())
     return this_round, path
 
 
@@ -167,12 +179,42 @@ def test_evidence_is_part_of_a_rounds_id(source, tmp_path):
     assert len(ids | {none.id}) == 3
 
 
-def test_the_command_prints_the_record(source, citing, capsys, caplog):
+def test_the_command_prints_the_record(source, citing, capsys):
+    """On whatever day: its date is that of the round's commit."""
     assert cli.main(["evidence", source[0].uri]) == 0
-    printed = GameEvidence.parse(capsys.readouterr().out.encode(), "printed")
-    assert printed.held_out == GameEvidence.parse(source[1].read_bytes(), "file").held_out
+    assert capsys.readouterr().out.encode() == source[1].read_bytes()
     with pytest.raises(ApportionError, match="found no held-out coalitions"):
-        measured(citing, "2026-11-28")
+        evidence_to_cite(citing)
+
+
+def test_publish_dates_the_commit(citing):
+    written = (round_folder(citing) / COMMIT_FILE).stat().st_mtime
+    days = {datetime.fromtimestamp(written - late, tz=UTC).date().isoformat() for late in (0, 60)}
+    assert commit(citing).date in days
+
+
+def test_the_date_of_a_round_that_earlier_code_committed_is_given(tmp_path, capsys):
+    this_round = opened(tmp_path, "evaluation.held_out=3")
+    fill(this_round, value)
+    with pytest.raises(ApportionError, match=r"found no .*round\.json, expected a committed round"):
+        evidence_to_cite(this_round)
+    committed(this_round, None)
+    assert cli.main(["evidence", this_round.uri]) == 1
+    said = capsys.readouterr().err
+    assert "found no date in" in said
+    assert "(--date)" in said
+    assert cli.main(["evidence", this_round.uri, "--date", "2026-11-02"]) == 0
+    printed = GameEvidence.parse(capsys.readouterr().out.encode(), "printed")
+    assert printed.citation.date == "2026-11-02"
+
+
+def test_another_date_than_that_of_the_commit_is_refused(source, capsys):
+    assert evidence_to_cite(source[0], "2026-11-28") == evidence_to_cite(source[0])
+    with pytest.raises(ApportionError, match="found --date 2026-11-27, expected 2026-11-28"):
+        evidence_to_cite(source[0], "2026-11-27")
+    with pytest.raises(SystemExit):
+        cli.main(["evidence", source[0].uri, "--date", "yesterday"])
+    assert "found 'yesterday', expected YYYY-MM-DD" in capsys.readouterr().err
 
 
 def test_the_demo_cites_the_evidence_that_comes_with_it(tmp_path):

@@ -2,7 +2,10 @@
 them. The stored models have random weights, so nothing is trained."""
 
 import gc
+import math
+import time
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +19,16 @@ from apportion.diffusion.ddpm import FAMILY
 from apportion.errors import NotFound
 from apportion.records import Cost
 from apportion.rounds.models import SharedModels, dump_model, load_sampler
-from apportion.rounds.weights import all_weights, missing_weights, shared_costs
+from apportion.rounds.samples import load_samples
+from apportion.rounds.weights import (
+    all_weights,
+    cost_per_coalition,
+    missing_weights,
+    shared_cost_per_coalition,
+    shared_costs,
+    untrained_shared_weights,
+)
+from apportion.stages import sample
 from apportion.store.layout import weights_key
 
 EXPERTS = "removal={{method: experts, fitting: {{steps: 2, lr: 1e-3, batch: 8}}, {}}}"
@@ -54,10 +66,14 @@ def stored(workdir):
     return this_round, store_models(this_round)
 
 
+def address(this_round, contributor, number):
+    """The address of an expert of set `number`."""
+    return this_round.game("credit").recipe.weights(Part(TrainingRun(number, (contributor.data,))))
+
+
 def expert(this_round, contributor, number):
     """The key of an expert of set `number`."""
-    recipe = this_round.game("credit").recipe
-    return weights_key(recipe.weights(Part(TrainingRun(number, (contributor.data,)))))
+    return weights_key(address(this_round, contributor, number))
 
 
 def all_experts(this_round, sets=3):
@@ -200,13 +216,106 @@ def test_what_shared_weights_cost_is_counted_for_their_game(stored):
     assert found == sorted(costs[key] for key in all_experts(this_round))
 
 
-def test_expired_weights_have_no_cost(tmp_path):
+def expire(this_round, keys):
+    for key in keys:
+        (root(this_round.uri) / key).unlink()
+
+
+def test_the_cost_of_weights_that_were_used_stays_when_they_expire(tmp_path):
+    """What loads them keeps their cost."""
+    this_round = with_experts(tmp_path)
+    costs, shared = store_models(this_round), SharedModels(this_round, CPU)
+    used = set()
+    for item in mixed(this_round)[:4]:
+        load_sampler(this_round, item, CPU, shared)
+        used |= set(this_round.weights_keys(item))
+    assert used < all_experts(this_round)
+    expire(this_round, all_experts(this_round))
+    (found,) = shared_costs(this_round).values()
+    assert sorted(cost.finetune for cost in found) == sorted(costs[key] for key in used)
+    assert {cost.device for cost in found} == {"known"}
+
+
+def test_the_time_of_a_coalition_includes_that_of_its_mixture(tmp_path, monkeypatch):
+    """Loading and averaging its experts, which here take half a second at least."""
+
+    def slow(*arguments):
+        time.sleep(0.5)
+        return load_sampler(*arguments)
+
+    monkeypatch.setattr("apportion.stages.sample.load_sampler", slow)
+    this_round = with_experts(tmp_path)
+    store_models(this_round)
+    item = mixed(this_round)[0]
+    alone = replace(this_round, plan=this_round.plan.model_copy(update={"wanted": (item,)}))
+    assert sum(sample.make(alone, shard) for shard in (0, 1)) == 1
+    _, cost = load_samples(this_round.store, this_round.samples_key(item))
+    assert 0.5 <= cost.sample < 60
+    assert cost.finetune == 0.0
+
+
+def test_weights_that_expired_unused_have_no_known_cost(tmp_path):
     this_round = with_experts(tmp_path)
     costs = store_models(this_round)
     gone, *kept = sorted(all_experts(this_round))
-    (root(this_round.uri) / gone).unlink()
+    expire(this_round, [gone])
     (found,) = shared_costs(this_round).values()
     assert sorted(cost.finetune for cost in found) == sorted(costs[key] for key in kept)
+    expire(this_round, kept)
+    assert shared_costs(this_round) == {}
+
+
+def test_a_coalition_has_its_part_of_what_the_design_shares(tmp_path):
+    """All experts, those of unknown cost at the mean of the others, over the 12 coalitions of the design."""
+    this_round = with_experts(tmp_path)
+    costs, credit = store_models(this_round), this_round.plan.games["credit"]
+    experts = sorted(all_experts(this_round))
+    whole = sum(costs[key] for key in experts)
+    assert shared_cost_per_coalition(this_round, credit) == pytest.approx(whole / 12)
+    assert shared_cost_per_coalition(this_round, this_round.plan.games["truth"]) == 0.0
+    expire(this_round, experts[:5])
+    known = np.mean([costs[key] for key in experts[5:]])
+    assert shared_cost_per_coalition(this_round, credit) == pytest.approx(12 * known / 12)
+    expire(this_round, experts[5:])
+    assert math.isnan(shared_cost_per_coalition(this_round, credit))
+
+
+def test_the_cost_of_a_coalition_includes_its_part_of_the_experts(tmp_path):
+    this_round = with_experts(tmp_path)
+    costs = store_models(this_round)
+    with pytest.raises(NotFound, match="run finetune, sample and score"):
+        cost_per_coalition(this_round, "design")
+    fill(this_round, lambda mask, *_: float(mask.sum()), retraining=100.0)
+    part = sum(costs[key] for key in all_experts(this_round)) / 12
+    for purpose in ("design", "paired"):
+        assert cost_per_coalition(this_round, purpose) == pytest.approx(3.5 + part)  # as `fill` writes it
+    assert cost_per_coalition(this_round, "held_out") == pytest.approx(101.5)
+    assert cost_per_coalition(this_round, "baseline") == pytest.approx(3.5)
+    with pytest.raises(NotFound, match="found no evaluations for 'retrained'"):
+        cost_per_coalition(this_round, "retrained")
+
+
+def test_without_shared_weights_a_coalition_costs_what_its_record_says(tmp_path):
+    this_round = planned(tmp_path, *FOUR)
+    fill(this_round, lambda mask, *_: float(mask.sum()))
+    assert cost_per_coalition(this_round, "design") == pytest.approx(3.5)
+
+
+def test_shared_weights_that_are_not_there_and_needed_are_untrained(tmp_path):
+    this_round = with_experts(tmp_path)
+    credit, experts = this_round.plan.games["credit"], all_experts(this_round)
+    assert untrained_shared_weights(this_round) == {credit: 12}
+    store_models(this_round)
+    assert untrained_shared_weights(this_round) == {}
+    expire(this_round, experts)
+    assert untrained_shared_weights(this_round) == {credit: 12}
+    last = of_purpose(this_round, "v1")
+    others = tuple(item for item in this_round.plan.wanted if item.key != last.key)
+    known = this_round.plan.model_copy(update={"wanted": others})
+    fill(replace(this_round, plan=known), lambda mask, *_: float(mask.sum()))
+    assert untrained_shared_weights(this_round) == {credit: 4}
+    this_round.store.put_if_absent(this_round.samples_key(last), b"images")
+    assert untrained_shared_weights(this_round) == {}
 
 
 # Models
@@ -286,18 +395,23 @@ def room_for(stored, monkeypatch):
     this_round, _ = stored
 
     def make(count):
-        recipe = this_round.game("credit").recipe
-        one = FAMILY.build(recipe.model, recipe.resolution, 0).state_dict().values()
+        game = this_round.game("credit")
+        one = FAMILY.build(game.recipe.model, game.recipe.resolution, 0).state_dict().values()
         size = sum(tensor.numel() * tensor.element_size() for tensor in one)
         monkeypatch.setattr("apportion.rounds.models.MODEL_BYTES", count * size)
         shared = SharedModels(this_round, CPU)
-        return lambda key: shared.load(recipe, key)
+        return lambda address: shared.load(game.id, address)
 
     return make
 
 
+def addresses(this_round):
+    """Of all experts."""
+    return [address(this_round, c, number) for c in this_round.manifest.contributors for number in range(3)]
+
+
 def test_the_models_that_were_used_last_stay_in_memory(stored, room_for):
-    one, two, three = sorted(all_experts(stored[0]))[:3]
+    one, two, three = addresses(stored[0])[:3]
     load = room_for(2)
     first, second = load(one), load(two)
     assert load(one) is first
@@ -312,12 +426,12 @@ def test_the_models_that_were_used_last_stay_in_memory(stored, room_for):
 @pytest.mark.parametrize("count", [1, 3, 5])
 def test_no_more_models_stay_in_memory_than_fit(count, stored, room_for):
     load = room_for(count)
-    models = [weakref.ref(load(key)) for key in sorted(all_experts(stored[0]))]
+    models = [weakref.ref(load(address)) for address in addresses(stored[0])]
     gc.collect()
     assert [model() is not None for model in models] == [False] * (12 - count) + [True] * count
 
 
 def test_a_model_that_is_larger_than_the_memory_is_used_all_the_same(stored, room_for):
     load = room_for(0)
-    key = min(all_experts(stored[0]))
-    assert load(key) is load(key)
+    one = addresses(stored[0])[0]
+    assert load(one) is load(one)

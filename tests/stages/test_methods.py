@@ -15,6 +15,7 @@ from apportion.rounds.round import Round
 from apportion.stages import attribute, evaluate, plan, publish
 from apportion.store import Store
 from apportion.valuation import intervals, multifidelity, ranks, semivalues, shapley
+from apportion.valuation.control import Adjusted, adjusted
 from apportion.valuation.methods import METHODS
 from apportion.verify import verify
 
@@ -56,6 +57,7 @@ def every(tmp_path_factory):
         "valuation.datamodel={coalitions: 15, alpha: 0.5}",
         "valuation.beta=[2, 1]",
         "valuation.interactions=true",
+        "valuation.own_images=512",
     )
     return filled_to_the_end(this_round, cheap, alike, retraining=200.0)
 
@@ -74,6 +76,15 @@ def test_the_report_has_a_label_for_every_purpose(every):
     assert len(set(labels.values())) == len(labels)
 
 
+def with_control(this_round, name):
+    """Values of the design with own images as a control."""
+    own = multifidelity.CheapGame(
+        *rows(this_round, name, "control_design"), *rows(this_round, name, "control"), noise_free=True
+    )
+    Z, y = rows(this_round, name, "design")
+    return adjusted(Z, y, own) or Adjusted(y, np.zeros((6, 0)), 0.0)
+
+
 def library(this_round, name):
     """What the library gives for each method from values that are read here; and its result for
     `multifidelity`."""
@@ -81,10 +92,14 @@ def library(this_round, name):
     retrained_Z, retrained_y = rows(this_round, name, "retrained")
     grand, empty = (cheap(np.full(6, whole), name, ENDPOINT_SEEDS) for whole in (True, False))
     ends = endpoints(this_round, name, "retrained_")
-    combined = multifidelity.combine(Z, y, retrained_Z, retrained_y, y[:24], *ends, 0.95)
+    own = multifidelity.CheapGame(
+        *rows(this_round, name, "control_design"), *rows(this_round, name, "control"), noise_free=True
+    )
+    games = [own, multifidelity.CheapGame(Z, y)]
+    combined = multifidelity.combine(games, retrained_Z, retrained_y, *ends, 0.95)
     phi = {
-        "tree_residual": shapley.tree_residual(Z, y, v0, v1),
-        "leverage": shapley.leverage(Z, y, v0, v1),
+        "tree_residual": shapley.tree_residual(Z, with_control(this_round, name).y, v0, v1),
+        "leverage": shapley.leverage(Z, with_control(this_round, name).y, v0, v1),
         "multifidelity": combined.phi,
         "banzhaf": semivalues.banzhaf(Z, y, v0, v1),
         "beta_shapley": semivalues.beta_shapley(Z, y, v0, v1, 2, 1),
@@ -109,8 +124,9 @@ def test_each_methods_credits_are_those_of_the_library(every):
             assert {(c.game, c.interval) for c in credits} == {(game, sources.get(method))}
         bounds = list(zip(combined.se, combined.low, combined.high, strict=True))
         assert [(c.se, c.low, c.high) for c in every.credits.of(name, "multifidelity")] == bounds
-        (Z, y), ends = rows(every, name, "design"), endpoints(every, name)
-        _, se = intervals.standard_errors(Z, y, *ends)
+        (Z, _), ends = rows(every, name, "design"), endpoints(every, name)
+        control = with_control(every, name)
+        _, se = intervals.standard_errors(Z, control.y, *ends, errors=control.errors)
         assert [c.se for c in every.credits.of(name, "tree_residual")] == list(se)
 
 
@@ -229,15 +245,17 @@ def test_methods_share_every_evaluation_they_can(tmp_path):
 
 def test_the_pilot_says_for_each_property_whether_the_removal_methods_game_is_of_use(every):
     for result in every.credits.pilots:
-        (_, y), (Z, retrained_y) = (rows(every, result.property, kind) for kind in ("design", "retrained"))
+        purpose = {"own_images": "control", "sparsified_finetune": "design"}[result.game]
+        (_, y), (Z, retrained_y) = (rows(every, result.property, kind) for kind in (purpose, "retrained"))
         pilot = multifidelity.pilot(Z, y[:24], retrained_y, 3.5, 201.5)
         assert (result.rho, result.low, result.high) == (pilot.rho, pilot.low, pilot.high)
         assert (result.use, result.reason) == (True, pilot.reason)
-    assert [result.property for result in every.credits.pilots] == sorted(WORTH)
+    found = [(result.property, result.game) for result in every.credits.pilots]
+    assert found == [(name, game) for name in sorted(WORTH) for game in ("own_images", "sparsified_finetune")]
     assert set(every.credits.covers) == {"leverage", "multifidelity", "banzhaf", "beta_shapley"}
     covers = every.credits.covers["multifidelity"]
     assert "in the game of retraining" in covers
-    assert re.search("from 24 retrained coalitions .*40 of sparsified_finetune", covers)
+    assert re.search("from 24 retrained coalitions .*62 of own images and 40 of sparsified finetune", covers)
 
 
 def test_costs_of_the_pilot_are_those_of_the_ledger(every):
@@ -251,12 +269,12 @@ def test_retraining_that_does_not_correlate_has_no_credits_and_the_report_says_w
     this_round = filled_to_the_end(this_round, cheap, half_alike, retraining=200.0)
     assert this_round.credits.of("fid", "multifidelity")
     assert not this_round.credits.of("inception_score", "multifidelity")
-    pilots = {pilot.property: pilot for pilot in this_round.credits.pilots}
+    pilots = {p.property: p for p in this_round.credits.pilots if p.game == "sparsified_finetune"}
     assert (pilots["fid"].use, pilots["inception_score"].use) == (True, False)
     reason = pilots["inception_score"].reason
     assert reason.startswith("the cheap game's odd part does not surely correlate: rho = ")
     page = unescape(this_round.read("report.html").decode())
-    remark = f"Retrained coalitions beside the removal method: {reason}; retraining itself goes from"
+    remark = f"beside sparsified finetune, {reason}. Retraining itself goes from"
     assert page.count(remark) == 1
     assert page.count("So there are no credits of retraining for this property.") == 1
     headings = re.findall(r"<thead>.*?</thead>", page, re.DOTALL)

@@ -210,5 +210,32 @@ def main():
         out(f"leverage {of_leverage:.3f}, kernelshap {of_kernelshap:.3f}\n")
 
 
+def dealt(Z, sets, rng):
+    """The set of each row (m,), as `planning.coalitions.seeds_of` deals them: pairs of each size to the sets
+    in turn, from a random start."""
+    n = Z.shape[1]
+    size = np.minimum(Z[::2].sum(axis=1), n - Z[::2].sum(axis=1))
+    earlier = np.array([np.sum(size[:pair] == k) for pair, k in enumerate(size)])
+    return np.repeat((rng.integers(sets, size=n + 1)[size] + earlier) % sets, 2)
+
+
+def set_effects(kind, Z, of_set, rng):
+    """What the sets add to the value of each row, (m,), with an expected variance of 1 over coalitions."""
+    n = Z.shape[1]
+    shape = game(n, rng)
+    every_fourth = np.arange(n) % 4 == 0
+    parts = {
+        "additive": lambda: Z * 1.0,
+        "interactions": lambda: np.hstack(
+            [Z, Z[:, shape.pairs].all(axis=2), 1.5 * Z[:, shape.triples].all(axis=2)]
+        ),
+        "uneven": lambda: Z * np.where(every_fourth, 3.0, 1.0),
+        "one direction": lambda: (Z @ rng.choice([-1.0, 1.0], size=n))[:, None],
+        "average": lambda: Z / Z.sum(axis=1, keepdims=True),
+    }[kind]()
+    parts = parts / np.sqrt(parts.var(axis=0).sum())
+    return np.sum(parts * rng.normal(size=(of_set.max() + 1, parts.shape[1]))[of_set], axis=1)
+
+
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""Two games together: exact values, formulas solved in another way, and coverage of intervals."""
+"""Several games together: exact values, formulas solved in another way, and coverage of intervals."""
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ from apportion.errors import ValuationError
 from apportion.valuation.coalitions import draw, size_shares
 from apportion.valuation.inputs import checked_endpoints
 from apportion.valuation.multifidelity import (
+    CheapGame,
+    Control,
     assisted,
     combine,
     controlled,
@@ -48,6 +50,18 @@ def two_games(n, rho, noise, rng, off=0.0, added=(), visible=0.0):
     return low, high, (endpoints[0] - off, endpoints[1]), truth
 
 
+def together(Z_low, y_low, Z, y, y_paired, v0, v1, level=0.95):
+    """`combine` with one cheap game, of values y_low of Z_low and y_paired of Z."""
+    return combine([CheapGame(Z_low, y_low, Z, y_paired)], Z, y, v0, v1, level)
+
+
+def fitted(pairs, D, x, known, parent):
+    """`controlled` by one game. parent: the pair of `known` that each pair shares coalitions with, or -1."""
+    new = parent < 0
+    cluster = np.where(new, known.shift.shape[1] - 1 + np.cumsum(new), known.cluster[parent])
+    return controlled(pairs, D, [Control(x, known)], cluster)
+
+
 def coverage(n, J, noise, rho, reps, seed=0, apart=False, off=0.0, cheap=300):
     """Share of (game, player) covered, mean squared error of the middle over mean variance, median width.
 
@@ -59,7 +73,7 @@ def coverage(n, J, noise, rho, reps, seed=0, apart=False, off=0.0, cheap=300):
         Z_low = draw("leverage", n, cheap, seed + j)
         Z = draw("leverage", n, 2 * J, seed + j + 10**6) if apart else Z_low[: 2 * J]
         y_low = low(Z_low)
-        c = combine(Z_low, y_low, Z, high(Z), low(Z) if apart else y_low[: 2 * J], *endpoints)
+        c = together(Z_low, y_low, Z, high(Z), low(Z) if apart else y_low[: 2 * J], *endpoints)
         results.append(
             (
                 np.mean((c.low <= truth) & (truth <= c.high)),
@@ -105,7 +119,7 @@ def test_all_coalitions_give_exact_credits_for_any_cheap_game(n):
     rng = np.random.default_rng(n)
     v, cheap, every = rng.normal(size=2**n), rng.normal(size=2**n), draw("leverage", n, 2**n - 2, 0)
     index = every @ (1 << np.arange(n))
-    result = combine(every, cheap[index], every, v[index], cheap[index], v[0], v[-1])
+    result = together(every, cheap[index], every, v[index], cheap[index], v[0], v[-1])
     pairs = leverage_pairs(every)
     assert result.phi == pytest.approx(exact(v), abs=1e-8)
     without_control = assisted(pairs, pairs.odd(v[index])).phi
@@ -115,11 +129,11 @@ def test_all_coalitions_give_exact_credits_for_any_cheap_game(n):
 def test_a_cheap_game_equal_to_the_retrained_one_gives_its_credits():
     """With the same values in both games, everything is known from the cheap coalitions."""
     (Z_low, y_low, Z, _, paired, v0, v1), _ = example(n=8, J=12)
-    result = combine(Z_low, y_low, Z, paired, paired, v0, v1)
+    result = together(Z_low, y_low, Z, paired, paired, v0, v1)
     alone = assisted(leverage_pairs(Z_low), leverage_pairs(Z_low).odd(y_low))
     assert result.phi == pytest.approx(alone.phi - alone.phi.mean() + (v1 - v0) / 8, abs=1e-8)
-    assert result.rho == pytest.approx((1, 1), abs=1e-6)
-    assert result.se == pytest.approx(combine(Z_low, y_low, Z_low, y_low, y_low, v0, v1).se, rel=0.15)
+    assert result.rho[0] == pytest.approx((1, 1), abs=1e-6)
+    assert result.se == pytest.approx(together(Z_low, y_low, Z_low, y_low, y_low, v0, v1).se, rel=0.15)
 
 
 def test_additive_games_are_recovered_from_fewer_pairs_than_players():
@@ -127,7 +141,7 @@ def test_additive_games_are_recovered_from_fewer_pairs_than_players():
     n, a = 30, rng.normal(size=30)
     Z_low = draw("leverage", n, 200, 0)
     y, cheap = 3 + Z_low @ a, Z_low @ a / 2
-    result = combine(Z_low, cheap, Z_low[:24], y[:24], cheap[:24], 3, 3 + a.sum())
+    result = together(Z_low, cheap, Z_low[:24], y[:24], cheap[:24], 3, 3 + a.sum())
     assert result.phi == pytest.approx(a, abs=1e-8)
 
 
@@ -198,7 +212,7 @@ def test_an_outlier_does_not_affect_the_other_players(n, J, cheap, reps):
             Z_low = draw("leverage", n, cheap, j)
             y_low = low(Z_low)
             Z = Z_low[: 2 * J]
-            c = combine(Z_low, y_low, Z, high(Z), y_low[: 2 * J], *endpoints)
+            c = together(Z_low, y_low, Z, high(Z), y_low[: 2 * J], *endpoints)
             results.append((np.mean(np.abs(c.phi - truth)[1:]), np.mean((c.high - c.low)[1:])))
     plain, with_outlier = np.median(results[0::2], axis=0), np.median(results[1::2], axis=0)
     assert np.all(with_outlier < 1.15 * plain)
@@ -207,25 +221,25 @@ def test_an_outlier_does_not_affect_the_other_players(n, J, cheap, reps):
 def test_credits_sum_to_the_gain_and_endpoints_enter_equally():
     args, _ = example()
     v0, v1 = args[5:]
-    plain, noisy = combine(*args), combine(*args[:5], [v0 - 0.3, v0 + 0.3], [v1 - 0.4, v1 + 0.4])
+    plain, noisy = together(*args), together(*args[:5], [v0 - 0.3, v0 + 0.3], [v1 - 0.4, v1 + 0.4])
     assert plain.phi.sum() == pytest.approx(v1 - v0, abs=1e-9)
     assert noisy.phi == pytest.approx(plain.phi)
     assert noisy.se**2 - plain.se**2 == pytest.approx(np.full(8, 0.25 / 64))
     assert np.all(noisy.high - noisy.low > plain.high - plain.low)
-    assert combine(*args[:5], v0 - 50, v1).phi - plain.phi == pytest.approx(np.full(8, 50 / 8))
+    assert together(*args[:5], v0 - 50, v1).phi - plain.phi == pytest.approx(np.full(8, 50 / 8))
     assert plain.dof.shape == (8,)
-    narrow = combine(*args, 0.8)
+    narrow = together(*args, 0.8)
     assert np.all((narrow.low < narrow.phi) & (narrow.phi < narrow.high))
     assert narrow.high - narrow.low == pytest.approx(2 * student.ppf(0.9, plain.dof) * plain.se)
 
 
 def test_numbering_of_players_and_order_of_rows_do_not_matter():
     args, _ = example()
-    result = combine(*args)
+    result = together(*args)
     rng = np.random.default_rng(0)
     order, low_rows, rows = rng.permutation(8), rng.permutation(100), rng.permutation(40)
     Z_low, y_low, Z, y, paired, v0, v1 = args
-    other = combine(
+    other = together(
         Z_low[low_rows][:, order], y_low[low_rows], Z[rows][:, order], y[rows], paired[rows], v0, v1
     )
     assert other.phi == pytest.approx(result.phi[order], abs=1e-8)
@@ -234,8 +248,8 @@ def test_numbering_of_players_and_order_of_rows_do_not_matter():
 
 def test_units_do_not_matter():
     (Z_low, y_low, Z, y, paired, v0, v1), _ = example()
-    result = combine(Z_low, y_low, Z, y, paired, v0, v1)
-    other = combine(Z_low, 1e6 * y_low - 7, Z, 1e-3 * y, 1e6 * paired - 7, 1e-3 * v0, 1e-3 * v1)
+    result = together(Z_low, y_low, Z, y, paired, v0, v1)
+    other = together(Z_low, 1e6 * y_low - 7, Z, 1e-3 * y, 1e6 * paired - 7, 1e-3 * v0, 1e-3 * v1)
     assert other.phi == pytest.approx(1e-3 * result.phi, rel=1e-6)
     assert other.se == pytest.approx(1e-3 * result.se, rel=1e-5)
 
@@ -269,7 +283,7 @@ def coverage_with_outliers(n, J, cheap, noise, added, visible, reps):
         low, high, endpoints, truth = two_games(n, 0.9, noise, rng, added=added, visible=visible)
         Z_low = draw("leverage", n, cheap, j)
         y_low = low(Z_low)
-        c = combine(Z_low, y_low, Z_low[: 2 * J], high(Z_low[: 2 * J]), y_low[: 2 * J], *endpoints)
+        c = together(Z_low, y_low, Z_low[: 2 * J], high(Z_low[: 2 * J]), y_low[: 2 * J], *endpoints)
         covered.append((c.low <= truth) & (truth <= c.high))
         width.append(np.median(c.high - c.low))
         outside.append(np.any((c.phi < c.low) | (c.phi > c.high)))
@@ -315,16 +329,17 @@ def test_a_player_that_a_single_pair_distinguishes_has_an_infinite_interval():
     assert np.isinf([result.se[0], result.high[0], -result.low[0]]).all()
     assert np.isfinite(result.phi).all()
     assert np.isfinite((result.high - result.low)[1:]).all()
-    with pytest.raises(ValuationError, match="found 1 players in the control game that only a single pair"):
-        controlled(pairs, D, D, fit, np.arange(11))
+    with pytest.raises(ValuationError, match="found 1 players in a control game that only a single pair"):
+        controlled(pairs, D, [Control(D, fit)], np.arange(11))
 
 
 def test_reports_say_what_intervals_cover():
-    assert covers(24, 240, 20, "finetune").startswith(
+    assert covers(24, ["240 of finetune"], 20).startswith(
         "ranking only (24 retrained coalitions for 20 players, expected at least 80): a player's"
     )
-    assert covers(80, 240, 20, "finetune").startswith("a player's Shapley value in the game of retraining")
-    assert covers(14, 14, 4, "finetune").startswith("a player's")
+    enough = covers(80, ["240 of finetune"], 20)
+    assert enough.startswith("a player's Shapley value in the game of retraining")
+    assert covers(14, ["14 of finetune"], 4).startswith("a player's")
 
 
 def test_a_cheap_game_on_the_same_pairs_adds_nothing(monkeypatch):
@@ -333,10 +348,10 @@ def test_a_cheap_game_on_the_same_pairs_adds_nothing(monkeypatch):
     low, high, endpoints, _ = two_games(10, 0.95, 0.1, np.random.default_rng(1))
     Z = draw("leverage", 10, 160, 1)
     y, cheap = high(Z), low(Z)
-    both, pairs = combine(Z, cheap, Z, y, cheap, *endpoints), leverage_pairs(Z)
+    both, pairs = together(Z, cheap, Z, y, cheap, *endpoints), leverage_pairs(Z)
     alone = assisted(pairs, pairs.odd(y))
     assert both.phi == pytest.approx(alone.phi + (endpoints[1] - endpoints[0]) / 10, abs=1e-8)
-    assert both.rho[1] > 0.6
+    assert both.rho[0][1] > 0.6
     assert 0.97 * np.sum(alone.as_known().shift ** 2) < np.sum(both.se**2) < 1.03 * np.sum(alone.shift**2)
 
 
@@ -348,14 +363,14 @@ def test_shared_coalitions_are_one_source_of_error():
     D, x = retrained.odd(high(Z[:40])), retrained.odd(low(Z[:40]))
     known, own = assisted(cheap, cheap.odd(low(Z))), np.arange(20)
     certain = known._replace(shift=0 * known.shift)
-    apart = controlled(retrained, D, x, certain, np.full(20, -1))
+    apart = fitted(retrained, D, x, certain, np.full(20, -1))
     parent = np.where(own < 15, own + 3, -1)
-    shared = controlled(retrained, D, x, certain, parent)
+    shared = fitted(retrained, D, x, certain, parent)
     assert apart.shift[:, :30] == pytest.approx(0)
     assert shared.shift[:, 3:18] == pytest.approx(apart.shift[:, 30:45])
     assert shared.shift[:, 30:] == pytest.approx(apart.shift[:, 45:])
     assert shared.cluster.tolist() == [*range(3, 18), *range(30, 35)]
-    third = controlled(retrained, D, x, shared, np.where(own < 10, own + 10, -1))
+    third = fitted(retrained, D, x, shared, np.where(own < 10, own + 10, -1))
     assert third.cluster.tolist() == [*range(13, 18), *range(30, 35), *range(35, 45)]
     assert third.shift.shape == (9, 45)
 
@@ -368,7 +383,7 @@ def test_uncertain_credits_have_a_penalty_as_control():
     D, x = pairs.odd(high(Z)), pairs.odd(low(Z))
     known = assisted(pairs, x)
     rho = [
-        controlled(pairs, D, x, known._replace(shift=worse * known.shift), parent).rho[1]
+        fitted(pairs, D, x, known._replace(shift=worse * known.shift), parent).rho[1]
         for worse, parent in ((1, np.full(30, -1)), (9, np.full(30, -1)), (9, np.arange(30)))
     ]
     assert rho[1] < 0.2 * rho[2]
@@ -388,7 +403,7 @@ def test_bias_is_small_and_falls_with_pairs(n, J, cheap, reps, most):
         Z_low = draw("leverage", n, cheap, j)
         y_low = low(Z_low)
         Z = Z_low[: 2 * J]
-        errors.append(combine(Z_low, y_low, Z, high(Z), y_low[: 2 * J], *endpoints).phi - truth)
+        errors.append(together(Z_low, y_low, Z, high(Z), y_low[: 2 * J], *endpoints).phi - truth)
     variance = np.mean(np.var(errors, axis=0))
     bias = np.mean(np.mean(errors, axis=0) ** 2) - variance / reps
     assert np.sqrt(max(bias, 0.0) / variance) < most
@@ -466,7 +481,7 @@ def altered(position, change):
 @pytest.mark.parametrize(
     ("args", "options", "message"),
     [
-        (altered(0, lambda Z: Z[:, :7]), {}, "found 8 players in Z and 7 in Z_low"),
+        (altered(0, lambda Z: Z[:, :7]), {}, "found 8 players in Z and 7 in a cheap game"),
         (altered(1, lambda y: y[:-1]), {}, "y of shape"),
         (
             altered(3, lambda y: np.where(np.arange(len(y)) == 3, np.nan, y)),
@@ -505,7 +520,7 @@ def altered(position, change):
 )
 def test_combine_refuses(args, options, message):
     with pytest.raises(ValuationError, match=message):
-        combine(*args, **options)
+        together(*args, **options)
 
 
 def test_pilot_and_split_refuse():
@@ -546,10 +561,103 @@ def test_errors_are_unknown_without_residuals_until_all_coalitions_are_present()
     assert not rare[:24].any()
     a = np.arange(10) * 0.37
     for y in (Z @ a, (Z @ a).astype(np.float32)):
-        result = combine(Z, y, Z[:24], y[:24], y[:24], 0.0, a.sum())
+        result = together(Z, y, Z[:24], y[:24], y[:24], 0.0, a.sum())
         assert np.isinf(result.low).all()
         assert np.isinf(result.high).all()
     every = draw("leverage", 5, 30, 0)
     y = every @ a[:5]
-    known = combine(every, y, every, y, y, 0.0, a[:5].sum())
+    known = together(every, y, every, y, y, 0.0, a[:5].sum())
     assert known.low == pytest.approx(a[:5], abs=1e-9)
+
+
+# Several cheap games
+
+
+def three_games(n, rng):
+    """Three random games of unit SD, with the endpoints and the Shapley values of the first."""
+    games = [game(n, rng) for _ in range(3)]
+    scale = [g.value(draw("leverage", n, min(400, 2**n - 2), 0)).std() for g in games]
+    endpoints = games[0].value([[0] * n, [1] * n]) / scale[0]
+    values = [lambda Z, g=g, s=s: g.value(Z) / s for g, s in zip(games, scale, strict=True)]
+    return values, endpoints, games[0].shapley() / scale[0]
+
+
+def test_games_that_add_up_to_the_retrained_one_give_its_credits_from_few_pairs():
+    """Neither of them alone says all of it. Both are known without error, so nothing is left to estimate."""
+    (first, second, _), _, _ = three_games(8, np.random.default_rng(3))
+    every = draw("leverage", 8, 2**8 - 2, 0)
+    Z = draw("leverage", 8, 24, 1)
+    low, high = np.zeros((1, 8), bool), np.ones((1, 8), bool)
+    v0, v1 = (float(first(end)[0] + 2 * second(end)[0]) for end in (low, high))
+    games = [
+        CheapGame(every, first(every), noise_free=True),
+        CheapGame(every, second(every), noise_free=True),
+    ]
+    result = combine(games, Z, first(Z) + 2 * second(Z), v0, v1)
+    index = every @ (1 << np.arange(8))
+    v = np.empty(2**8)
+    v[index], v[0], v[-1] = first(every) + 2 * second(every), v0, v1
+    assert result.phi == pytest.approx(exact(v), abs=1e-6)
+    assert [rho[1] for rho in result.rho] == pytest.approx([1, 2], abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [5, 6])
+def test_all_coalitions_give_exact_credits_for_any_two_cheap_games(n):
+    rng, every = np.random.default_rng(n), draw("leverage", n, 2**n - 2, 0)
+    v, index = rng.normal(size=2**n), every @ (1 << np.arange(n))
+    games = [CheapGame(every, rng.normal(size=len(every))) for _ in range(2)]
+    assert combine(games, every, v[index], v[0], v[-1]).phi == pytest.approx(exact(v), abs=1e-8)
+
+
+def test_a_useless_second_game_is_left_out():
+    (truth, other, noise), endpoints, _ = three_games(10, np.random.default_rng(0))
+    Z_low, Z = draw("leverage", 10, 300, 0), draw("leverage", 10, 40, 1)
+    good = CheapGame(Z_low, truth(Z_low) + 0.3 * other(Z_low), Z, truth(Z) + 0.3 * other(Z))
+    useless = CheapGame(Z_low, noise(Z_low), Z, noise(Z))
+    alone, both = (combine(games, Z, truth(Z), *endpoints) for games in ([good], [useless, good]))
+    assert both.rho[0] == (0.0, 0.0)
+    assert both.phi == pytest.approx(alone.phi)
+    assert both.se == pytest.approx(alone.se)
+
+
+def test_a_cheaper_game_needs_the_coalitions_of_dearer_ones():
+    Z_low, Z = draw("leverage", 8, 60, 0), draw("leverage", 8, 40, 1)
+    games = [CheapGame(Z_low, Z_low.sum(axis=1)), CheapGame(Z, Z.sum(axis=1))]
+    with pytest.raises(
+        ValuationError, match="of 20 pairs of coalitions that a cheaper game was not evaluated"
+    ):
+        combine(games, Z, Z.sum(axis=1), 0.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("n", "J", "noise", "sets", "reps"),
+    [(8, 12, 0.3, 0.5, 20), slow(12, 12, 0.3, 0.5, 60), slow(12, 24, 0.1, 1.0, 60)],
+)
+def test_intervals_cover_with_own_images_and_experts_that_share_sets(n, J, noise, sets, reps):
+    """The second game has three sets of weights, dealt to its pairs. Each shifts players by itself, `sets` SD
+    of a coalition's value, which is no noise of the retrained game."""
+    rng, covered, width = np.random.default_rng(1), [], []
+    for j in range(reps):
+        (truth, first, second), endpoints, phi = three_games(n, rng)
+        shift = rng.normal(size=(3, n)) * 2 * sets / np.sqrt(n)
+        design = draw("leverage", n, 96, j)
+        dealt = np.repeat(rng.permutation(np.arange(48) % 3), 2)
+
+        def own(Z, truth=truth, first=first):
+            return 0.9 * truth(Z) + 0.44 * first(Z)
+
+        experts = 0.85 * truth(design) + 0.53 * second(design) + noise * rng.normal(size=96)
+        experts += np.einsum("ij,ij->i", design - 0.5, shift[dealt])
+        own_design = draw("leverage", n, min(2**n - 2, 512), j + 10**6)
+        games = [
+            CheapGame(own_design, own(own_design), design, own(design), True),
+            CheapGame(design, experts),
+        ]
+        Z = design[: 2 * J]
+        y = truth(Z) + noise * rng.normal(size=2 * J)
+        c, alone = combine(games, Z, y, *endpoints), leverage_pairs(Z)
+        covered.append(np.mean((c.low <= phi) & (phi <= c.high)))
+        by_itself = with_intervals(assisted(alone, alone.odd(y)), checked_endpoints(*endpoints), 0.95)
+        width.append(np.median(c.high - c.low) / np.median(by_itself.high - by_itself.low))
+    assert np.mean(covered) > 0.92
+    assert np.median(width) < 0.9

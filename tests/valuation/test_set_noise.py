@@ -5,12 +5,14 @@ without sets, and with known Shapley values in simulations.
 what `fit` returns mixes them. They are therefore called directly.
 """
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from marks import slow
-from random_games import equal_game, game, sampled
+from random_games import dealt, equal_game, game, sampled, set_effects
 from scipy.linalg import null_space
 from scipy.optimize import brentq
 from scipy.special import comb, polygamma
@@ -25,15 +27,6 @@ from apportion.valuation.sequential import levels, look, spent
 
 steady = settings(derandomize=True, deadline=None, max_examples=10, database=None)
 seeds = st.integers(0, 2**32 - 1)
-
-
-def dealt(Z, sets, rng):
-    """The set of each row (m,), as `planning.coalitions.seeds_of` deals them: pairs of each size to the sets
-    in turn, from a random start."""
-    n = Z.shape[1]
-    size = np.minimum(Z[::2].sum(axis=1), n - Z[::2].sum(axis=1))
-    earlier = np.array([np.sum(size[:pair] == k) for pair, k in enumerate(size)])
-    return np.repeat((rng.integers(sets, size=n + 1)[size] + earlier) % sets, 2)
 
 
 def sample(n, m, sets, seed, set_sd=1.0):
@@ -59,14 +52,15 @@ def by_the_book(Z, y, v0, v1, of_set, ratio):
     """Credits (n,) and the logarithm of the restricted likelihood, up to a constant, with matrices (m, m).
 
     The model is that of all rows: the even part of each pair is free, errors have the variance 2/w, so that
-    those of odd parts have 1/w, and sets add `ratio` to the variance of each player. Generalised least
+    those of odd parts have 1/w, and a set adds to a coalition's value what it adds to each of its players, of
+    variance `ratio`. Generalised least
     squares and restricted likelihood: Searle, Casella & McCulloch 1992, Variance components, chapter 6.
     """
     (m, n), size = Z.shape, Z.sum(axis=1)
     basis, U, off = null_space(np.ones((1, n))), Z - size[:, None] / n, size / n - 0.5
     same_pair = (Z[:, None] == Z).all(axis=2) | (Z[:, None] != Z).all(axis=2)
     X = np.column_stack([U @ basis, off, off**3, np.unique(same_pair, axis=0).T])
-    covariance = np.diag(2 / weights(Z)) + ratio * (of_set[:, None] == of_set) * (U @ U.T)
+    covariance = np.diag(2 / weights(Z)) + ratio * (of_set[:, None] == of_set) * (Z.astype(float) @ Z.T)
     precision = np.linalg.inv(covariance)
     gram = X.T @ precision @ X
     t = y - v0 - (v1 - v0) / n * size
@@ -86,7 +80,8 @@ def errors_by_the_book(Z, y, of_set, ratio):
     rows, odd, sets = Z[mine], (y[mine] - y[other]) / 2, of_set[mine]
     size, root = rows.sum(axis=1), np.sqrt(weights(Z)[mine])
     basis, U, off = null_space(np.ones((1, n))), rows - size[:, None] / n, size / n - 0.5
-    covariance = np.eye(len(odd)) + ratio * (sets[:, None] == sets) * ((U @ U.T) * np.outer(root, root))
+    of_players = (rows - 0.5) @ (rows - 0.5).T  # half the difference of a row and its complement, z - 1/2
+    covariance = np.eye(len(odd)) + ratio * (sets[:, None] == sets) * of_players * np.outer(root, root)
     scale, axes = np.linalg.eigh(covariance)
     white = axes / np.sqrt(scale) @ axes.T * root
     X, D = white @ np.column_stack([U @ basis, off, off**3]), white @ odd
@@ -105,7 +100,8 @@ def model_of(Z, y, v0, v1, of_set):
 
 
 def estimated_ratio(Z, y, v0, v1, of_set):
-    return set_noise._set_variance(*model_of(Z, y, v0, v1, of_set))
+    model, parts = model_of(Z, y, v0, v1, of_set)
+    return set_noise._set_variance(model, set_noise._directions(model, parts))
 
 
 def fix(monkeypatch, ratio, moderated=(1.0, np.inf)):
@@ -180,13 +176,59 @@ def test_set_errors_are_unbiased_where_errors_are_as_in_the_model():
     from one unit error at a time."""
     Z, y, of_set = sample(6, 50, 3, 4)
     model, parts = model_of(Z, y, 0.0, 1.0, of_set)
-    X, pairs = model.X, range(len(model.X))
-    gram = np.linalg.inv(X.T @ X)
-    T = model.basis @ (gram @ X.T)[:5]
-    M = np.eye(len(X)) - X @ gram @ X.T
-    of_units = np.stack([set_noise._set_errors(X, gram, T, M[pair], parts) for pair in pairs])
+    axes, T, _ = set_noise._solved(model)
+    M = np.eye(len(axes)) - axes @ axes.T
+    of_units = np.stack([set_noise._set_errors(axes, T, row, parts) for row in M])
     expected = np.column_stack([np.sum(T[:, part] ** 2, axis=1) for part in parts])
     assert np.sum(of_units**2, axis=0) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("n", "m", "sets"), [(5, 20, 3), (6, 50, 3), (8, 120, 4)])
+def test_set_errors_are_those_of_dense_inverse_roots(n, m, sets):
+    """From few pairs, some sets alone determine a combination of players: nothing of it is left in their
+    residuals, and their block has no inverse."""
+    Z, y, of_set = sample(n, m, sets, 4)
+    model, parts = model_of(Z, y, 0.0, 1.0, of_set)
+    axes, T, _ = set_noise._solved(model)
+    M = np.eye(len(axes)) - axes @ axes.T
+    expected, lost = [], 0
+    for part in parts:
+        scale, own = np.linalg.eigh(M[np.ix_(part, part)])
+        kept = scale > 1e-8
+        lost += np.sum(~kept)
+        root = own[:, kept] / np.sqrt(scale[kept]) @ own[:, kept].T
+        expected.append(T[:, part] @ root @ M[part] @ model.D)
+    found = set_noise._set_errors(axes, T, M @ model.D, parts)
+    assert found == pytest.approx(np.column_stack(expected), abs=1e-9)
+    assert (lost > 0) == (m == 20)
+
+
+@pytest.mark.parametrize("block", [1, 7, 20, 100])
+def test_degrees_of_freedom_do_not_depend_on_blocks(block):
+    """Those of a quadratic form, with dense matrices."""
+    rng = np.random.default_rng(0)
+    axes, part = np.linalg.qr(rng.normal(size=(20, 6)))[0], rng.uniform(size=(3, 20))
+    M = np.eye(20) - axes @ axes.T
+    forms = [M @ np.diag(p) @ M for p in part]
+    expected = [np.trace(form) ** 2 / np.sum(form**2) for form in forms]
+    assert set_noise.degrees_of_freedom(axes, part, block) == pytest.approx(expected)
+    assert set_noise.degrees_of_freedom(axes, 0 * part, block).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_memory_does_not_grow_with_the_square_of_coalitions():
+    """A matrix of pairs by pairs would have 25 MB alone."""
+    rng = np.random.default_rng(0)
+    pairs = np.unique(rng.random((3600, 16)) < rng.uniform(0.2, 0.8, size=(3600, 1)), axis=0)
+    pairs = pairs[complementary_pairs(pairs)[0]]
+    pairs = pairs[(pairs.sum(axis=1) > 0) & (pairs.sum(axis=1) < 16)]
+    Z, of_set = np.concatenate([pairs, ~pairs]), np.tile(np.arange(len(pairs)) % 4, 2)
+    y = rng.normal(size=len(Z))
+    tracemalloc.start()
+    set_noise.fit(Z, y, 0.0, 1.0, of_set)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(pairs) > 1700
+    assert peak < 8 * len(pairs) ** 2
 
 
 # The variance of sets
@@ -195,7 +237,7 @@ def test_set_errors_are_unbiased_where_errors_are_as_in_the_model():
 @pytest.mark.parametrize(("set_sd", "seed"), [(0.0, 0), (0.3, 1), (0.3, 2), (1.0, 0), (1.0, 1), (4.0, 2)])
 def test_the_set_variance_is_at_the_maximum_of_the_restricted_likelihood(set_sd, seed):
     Z, y, of_set = sample(7, 48, 4, seed, set_sd)
-    grid = [0.0, *np.geomspace(1e-3, 1e3, 101)]
+    grid = [0.0, *np.exp(np.linspace(-7, set_noise.LOG_LAMBDA[1], 109))]
     likelihood = [by_the_book(Z, y, 0.3, 1.5, of_set, ratio)[1] for ratio in grid]
     found = estimated_ratio(Z, y, 0.3, 1.5, of_set)
     assert by_the_book(Z, y, 0.3, 1.5, of_set, found)[1] >= max(likelihood) - 1e-3
@@ -204,12 +246,11 @@ def test_the_set_variance_is_at_the_maximum_of_the_restricted_likelihood(set_sd,
 
 
 def of_the_model(n, m, sets, ratio, seed):
-    """As `sample`, but with errors of variance 2/w, and sets that move differences between players only."""
+    """As `sample`, but with errors of variance 2/w."""
     rng = np.random.default_rng(seed)
     Z = draw("leverage", n, m, seed)
     of_set = dealt(Z, sets, rng)
     effects = np.sqrt(ratio) * rng.normal(size=(sets, n))
-    effects -= effects.mean(axis=1, keepdims=True)
     error = np.sqrt(2 / weights(Z)) * rng.normal(size=m)
     return Z, Z @ rng.normal(size=n) + np.sum(Z * effects[of_set], axis=1) + error, of_set
 
@@ -226,7 +267,7 @@ def test_without_set_noise_its_variance_is_zero_or_small():
 
 @pytest.mark.parametrize("ratio", [0.5, 5.0])
 def test_the_set_variance_is_near_the_truth_for_many_sets(ratio):
-    """The standard error of a logarithm is at least sqrt(2 / (15 * 12)) = .1, and of the mean of four .05."""
+    """The standard error of a logarithm is at least sqrt(2 / (16 * 12)) = .1, and of the mean of four .05."""
     found = []
     for seed in range(4):
         Z, y, of_set = of_the_model(16, 600, 12, ratio, seed)
@@ -394,23 +435,6 @@ def test_slopes_are_the_derivatives_by_v0_and_v1(n, m):
 # Coverage
 
 
-def set_effects(kind, Z, of_set, rng):
-    """What the sets add to the value of each row, (m,), with an expected variance of 1 over coalitions."""
-    n = Z.shape[1]
-    shape = game(n, rng)
-    every_fourth = np.arange(n) % 4 == 0
-    parts = {
-        "additive": lambda: Z * 1.0,
-        "interactions": lambda: np.hstack(
-            [Z, Z[:, shape.pairs].all(axis=2), 1.5 * Z[:, shape.triples].all(axis=2)]
-        ),
-        "uneven": lambda: Z * np.where(every_fourth, 3.0, 1.0),
-        "one direction": lambda: (Z @ rng.choice([-1.0, 1.0], size=n))[:, None],
-    }[kind]()
-    parts = parts / np.sqrt(parts.var(axis=0).sum())
-    return np.sum(parts * rng.normal(size=(of_set.max() + 1, parts.shape[1]))[of_set], axis=1)
-
-
 def sampled_with_sets(g, n, m, sets, kind, set_sd, rng, seed):
     """As `sampled`, with evaluation noise of .3 SD(v), noise of sets of `set_sd` SD(v), and the sets (m,)."""
     Z, y, endpoints, scale = sampled(g, n, m, rng, seed, 0.3)
@@ -433,7 +457,6 @@ def coverage(n, m, sets, kind, set_sd, games, told=True):
     return covered.mean(axis=0), np.median(width)
 
 
-KINDS = ("additive", "interactions", "uneven")
 DESIGNS = [(8, 64, 4), (12, 48, 3), (12, 96, 4), (12, 96, 6), (20, 160, 3)]
 """Players, coalitions and sets."""
 
@@ -443,7 +466,14 @@ DESIGNS = [(8, 64, 4), (12, 48, 3), (12, 96, 4), (12, 96, 6), (20, 160, 3)]
     [
         (8, 64, 3, "interactions", 1.0, 60),
         (8, 64, 4, "additive", 0.5, 60),
-        *(slow(*of, kind, sd, 200) for of in DESIGNS for kind in KINDS for sd in (0.5, 1.0, 2.0)),
+        slow(8, 64, 4, "average", 1.0, 200),
+        slow(8, 64, 4, "additive", 2.0, 200),
+        slow(12, 48, 3, "interactions", 0.5, 200),
+        slow(12, 48, 3, "uneven", 1.0, 200),
+        slow(12, 96, 6, "additive", 2.0, 200),
+        slow(12, 96, 6, "uneven", 2.0, 200),
+        slow(20, 160, 3, "interactions", 2.0, 200),
+        slow(20, 160, 3, "additive", 0.5, 200),
     ],
 )
 def test_coverage_is_nominal_on_average_over_players(n, m, sets, kind, set_sd, games):
@@ -453,16 +483,16 @@ def test_coverage_is_nominal_on_average_over_players(n, m, sets, kind, set_sd, g
     assert covered.min() > 0.8
 
 
-@pytest.mark.parametrize(("n", "m", "sets"), [slow(*of) for of in DESIGNS])
+@pytest.mark.parametrize(("n", "m", "sets"), [slow(12, 48, 3), slow(20, 160, 3)])
 def test_where_sets_have_no_noise_they_widen_intervals_by_a_quarter_at_most(n, m, sets):
     """Ratios are never below 1, so coverage is above the level, most of all for few players."""
     covered, width = coverage(n, m, sets, "additive", 0.0, 200)
     plain = coverage(n, m, sets, "additive", 0.0, 200, told=False)[1]
-    assert 0.94 <= covered.mean() <= (0.985 if n > 8 else 0.995)
+    assert 0.94 <= covered.mean() <= 0.985
     assert 1 < width / plain < 1.25
 
 
-@pytest.mark.parametrize(("n", "m", "sd"), [slow(12, 96, 1.0), slow(20, 160, 1.0), slow(20, 160, 2.0)])
+@pytest.mark.parametrize(("n", "m", "sd"), [slow(20, 160, 2.0)])
 def test_few_sets_that_move_all_players_together_are_covered_less_often(n, m, sd):
     """Three errors along one direction say little about their variance, and no player adds to it."""
     assert 0.8 < coverage(n, m, 3, "one direction", sd, 200)[0].mean() < 0.95
@@ -491,12 +521,15 @@ def test_errors_are_unknown_where_every_residual_is_rounding(values):
     assert np.isfinite(standard_errors(Z, noisy, 0.0, values.sum(), of_set)[1]).all()
 
 
-def test_players_that_a_single_pair_distinguishes_have_no_bounds():
-    """Players 0 and 1 are together in all rows but one pair. Without set noise, its variance is 0."""
+@pytest.mark.parametrize("set_sd", [0.0, 3.0])
+def test_players_that_a_single_pair_distinguishes_have_no_bounds(set_sd):
+    """Players 0 and 1 are together in all rows but one pair. Set noise, which the fit estimates, mixes this
+    pair with others of its set, but tells no more about it."""
     Z = np.array([[0, 0, *(int(b) for b in f"{k:04b}")] for k in range(1, 16)] + [[1, 0, 1, 0, 0, 1]], bool)
     Z, of_set = np.concatenate([Z, ~Z]), np.tile(np.arange(16) % 3, 2)
-    y = np.random.default_rng(0).normal(size=32)
-    assert estimated_ratio(Z, y, 0.0, 1.0, of_set) == 0
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=32) + np.sum(Z * set_sd * rng.normal(size=(3, 6))[of_set], axis=1)
+    assert (estimated_ratio(Z, y, 0.0, 1.0, of_set) > 0) == (set_sd > 0)
     low, high = hc3(Z, y, 0.0, 1.0, sets=of_set)
     assert np.isinf(low).tolist() == np.isinf(high).tolist() == [True, True, False, False, False, False]
 
@@ -508,8 +541,14 @@ def test_players_that_a_single_pair_distinguishes_have_no_bounds():
     ("change", "message"),
     [
         (lambda Z, of_set: (Z[:-1], of_set[:-1]), "without their complement"),
-        (lambda Z, of_set: (np.r_[Z[:-1], Z[:1]], of_set), "without their complement"),
-        (lambda Z, of_set: (Z, np.r_[of_set[:-1], of_set[-1] + 1]), "in another set than it"),
+        (
+            lambda Z, of_set: (Z, np.r_[of_set[:-1], of_set[-1] + 1]),
+            "its complement in more than one set of weights \\(1 such pairs\\), expected all rows of a pair",
+        ),
+        (
+            lambda Z, of_set: (np.r_[Z, Z[:1]], np.r_[of_set, of_set[0] + 1]),
+            "in more than one set of weights \\(1 such pairs\\)",
+        ),
         (lambda Z, of_set: (Z[:14], of_set[:14]), "found 7 pairs of coalitions, expected at least 8, better"),
         (
             lambda Z, of_set: (Z, of_set[:-1]),
@@ -527,6 +566,35 @@ def test_rows_and_sets_that_do_not_fit_are_refused(change, message):
     for function in (jackknife, standard_errors):
         with pytest.raises(ValuationError, match=message):
             function(Z, y, 0.0, 1.0, of_set)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda Z: np.r_[Z, Z[:1] | True], "the empty coalition or all 8 players"),
+        (lambda Z: Z[np.isin(Z.sum(axis=1), (3, 4, 5))], "no coalitions of size 1, 2, 6, 7, which hold"),
+        (lambda Z: Z[Z[:, 0] == Z[:, 1]], "distinguish 6 differences, expected 7 for n = 8 players"),
+    ],
+)
+def test_rows_are_refused_as_without_sets(change, message):
+    Z = change(draw("leverage", 8, 120, 0))
+    of_set = complementary_pairs(Z)[1] % 3
+    y = np.random.default_rng(0).normal(size=len(Z))
+    said = []
+    for sets in (None, of_set):
+        with pytest.raises(ValuationError, match=message) as error:
+            hc3(Z, y, 0.0, 1.0, sets=sets)
+        said.append(str(error.value))
+    assert said[0] == said[1]
+
+
+def test_a_coalition_in_several_rows_counts_once_with_the_mean_of_their_values():
+    Z, y, of_set = sample(6, 40, 3, 0)
+    rows = np.repeat(np.arange(40), np.arange(40) % 3 + 1)
+    apart = np.random.default_rng(1).normal(size=len(rows))
+    apart -= (np.bincount(rows, apart) / np.bincount(rows))[rows]
+    repeated = results(Z[rows], y[rows] + apart, 0.3, 1.5, of_set[rows])
+    assert repeated == pytest.approx(results(Z, y, 0.3, 1.5, of_set), rel=1e-7)
 
 
 def test_fewer_than_three_sets_leave_their_noise_out():

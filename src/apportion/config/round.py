@@ -50,12 +50,6 @@ class Config(Strict):
                 "found valuation.retrained beside removal.method 'retrain', expected another removal "
                 "method: with this one every coalition is retrained"
             )
-        if self.valuation.retrained and self.removal.shared_sets:
-            raise ValueError(
-                f"found valuation.retrained beside removal.method {self.removal.method!r}, expected another "
-                "removal method: intervals of the method multifidelity do not hold over the noise that "
-                "coalitions share"
-            )
         return self
 
     def identity(self) -> dict[str, Any]:

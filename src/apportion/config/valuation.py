@@ -9,6 +9,9 @@ from apportion.config.strict import Rate, Seed, Share, Strict
 
 EvenCount = Annotated[int, Field(ge=2, multiple_of=2)]
 
+FEWEST_OWN_IMAGES = 16
+"""Coalitions that the control game of own images is estimated from, at least."""
+
 
 class DatamodelOptions(Strict):
     """Coalitions of one size for the method `datamodel`."""
@@ -50,7 +53,8 @@ class StopOptions(Strict):
 class ValuationOptions(Strict):
     """Which coalitions are evaluated and how their values become credits. `methods` are rows of
     `valuation.methods.METHODS`; where none are named, those of the design and of the sections that are
-    given."""
+    given. own_images: so many coalitions, and those of the design, are measured by their own training images,
+    without any model, as a control of Shapley values; zero switches this off."""
 
     design: Literal["leverage", "shapley_kernel"] = "leverage"
     coalitions: Annotated[int, Field(ge=2)] = 48
@@ -59,15 +63,23 @@ class ValuationOptions(Strict):
     datamodel: DatamodelOptions | None = None
     retrained: RetrainedOptions | None = None
     stop: StopOptions | None = None
+    own_images: Annotated[int, Field(ge=0, multiple_of=2)] = 0
     interactions: bool = False
     endpoint_seeds: Annotated[int, Field(ge=2)] = 3
     stated_v0: dict[str, float] = {}
     level: Share = 0.95
     seed: Seed = 0
 
+    @field_validator("own_images")
+    @classmethod
+    def _enough(cls, own_images: int) -> int:
+        if 0 < own_images < FEWEST_OWN_IMAGES:
+            raise ValueError(f"found {own_images}, expected 0 or at least {FEWEST_OWN_IMAGES}")
+        return own_images
+
     @model_validator(mode="after")
     def _fits(self) -> "ValuationOptions":
-        for section in ("retrained", "stop", "interactions"):
+        for section in ("retrained", "stop", "own_images", "interactions"):
             if getattr(self, section) and self.design != "leverage":
                 raise ValueError(
                     f"found valuation.{section} beside design {self.design!r}, expected design 'leverage'"

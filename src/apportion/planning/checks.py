@@ -4,6 +4,7 @@ to change."""
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +12,24 @@ from numpy.typing import NDArray
 from apportion.config.round import Config
 from apportion.errors import ConfigError, ValuationError
 from apportion.evaluation.counterfactual import without_random, without_top
-from apportion.planning.coalitions import budget, design, held_out, sets_of
+from apportion.planning.coalitions import Games, budget, design, held_out, sets_of, wanted_evaluations
+from apportion.properties import PROPERTIES
 from apportion.properties import check as check_properties
+from apportion.records import Manifest
 from apportion.valuation import intervals, sequential, set_noise, shapley
 from apportion.valuation.methods import METHODS, at_most, check_chosen, chosen, stand_ins
 
 log = logging.getLogger(__name__)
+
+REQUESTS_OWN_IMAGES = {
+    "baseline": "evaluation.held_out, evaluation.alphas or evaluation.seed",
+    "by_size_baseline": "evaluation.by_size or evaluation.seed",
+    "control_design": "valuation.own_images",
+    "control": "valuation.own_images",
+    "counterfactual": "evaluation.counterfactual",
+}
+"""Options that ask for the evaluations of a purpose by the coalition's own images. Those of other purposes
+are measured so where the removal method is `own_images`."""
 
 
 def check_options(config: Config) -> None:
@@ -74,6 +87,41 @@ def check_coalitions(config: Config, n: int) -> None:
         with _refused(n, "lower evaluation.counterfactual.random"):
             top = without_top(np.zeros(n), removal.share)
             without_random(n, removal.share, removal.random, config.evaluation.seed, other_than=top)
+
+
+def check_own_images(config: Config, manifest: Manifest, games: Games) -> None:
+    """Raises ConfigError where a coalition that the round measures by its own images, at this look or at a
+    later one, has fewer of them than a property needs."""
+    row = max((PROPERTIES[name] for name in config.properties), key=attrgetter("fewest_images"))
+    contributors = manifest.contributors
+    if min(who.samples for who in contributors) >= row.fewest_images:
+        return
+    for purpose, mask in _measured_by_own_images(config, manifest, games):
+        members = [who for who, kept in zip(contributors, mask, strict=True) if kept]
+        images = sum(who.samples for who in members)
+        if images < row.fewest_images:
+            raise ConfigError(
+                f"found {images} image{'' if images == 1 else 's'} of the coalition of "
+                f"{', '.join(who.name for who in members)} ({purpose}), which is measured by its own images, "
+                f"expected at least {row.fewest_images} for {row.name}: raise data.min_images, or change "
+                f"{REQUESTS_OWN_IMAGES.get(purpose, 'removal.method')}"
+            )
+
+
+def _measured_by_own_images(
+    config: Config, manifest: Manifest, games: Games
+) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    """Purpose and coalition of each evaluation without a model. Of the counterfactual removal, whose
+    coalitions depend on the credits, it is the coalition that would keep the fewest images."""
+    generated = {game.id: game.recipe.removal.generates for game in games.values()}
+    last = len(config.valuation.stop.looks) - 1 if config.valuation.stop else 0
+    for item in wanted_evaluations(config, manifest, games, last):
+        if not generated[item.game]:
+            yield item.purpose, item.mask(manifest.n)
+    removal = config.evaluation.counterfactual
+    if removal and not games[removal.game].recipe.removal.generates:
+        samples = np.array([who.samples for who in manifest.contributors], dtype=np.float64)
+        yield "counterfactual", without_top(samples, removal.share)
 
 
 def _check_looks(config: Config, Z: NDArray[np.bool_]) -> NDArray[np.bool_]:

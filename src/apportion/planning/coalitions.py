@@ -90,6 +90,19 @@ def _of_design(config: Config, manifest: Manifest, games: Games, look: int) -> I
         yield from _endpoints(config, manifest, truth, endpoint_seeds, "retrained_v0", "retrained_v1")
         for seed, mask in zip(seeds[: options.retrained.coalitions], Z, strict=False):
             yield Wanted.of(truth, manifest, seed, mask, "retrained")
+    if options.own_images and config.removal.generates:
+        yield from _of_control(options, manifest, games["baseline"], Z)
+
+
+def _of_control(
+    options: ValuationOptions, manifest: Manifest, game: Game, Z: NDArray[np.bool_]
+) -> Iterator[Wanted]:
+    """Own images as a control game: a design of its own, and the coalitions Z of the game of the credits."""
+    count = min(options.own_images, 2**manifest.n - 2)
+    for mask in coalitions.draw("leverage", manifest.n, count, options.seed + 1):
+        yield Wanted.of(game, manifest, 0, mask, "control_design")
+    for mask in Z:
+        yield Wanted.of(game, manifest, 0, mask, "control")
 
 
 def seeds_of(config: Config, Z: NDArray[np.bool_]) -> list[int]:

@@ -1,26 +1,50 @@
-"""The expected cost of pending evaluations, from the cost of evaluations of the same games in the ledger."""
+"""The expected cost of what a round lacks, from what the same games cost before, as the store has it."""
 
-import numpy as np
+from collections.abc import Iterable
+from itertools import islice
+from statistics import fmean
 
-from apportion.ledger import Ledger
-from apportion.records import Wanted
+from apportion.records import Cost, Wanted
+from apportion.rounds.round import Round
+from apportion.rounds.weights import untrained_shared_weights
+from apportion.store.layout import costs_prefix
 
 RECORDS = 20
-"""Evaluations of a game that a forecast is made from."""
+"""Records of a game that a forecast is made from."""
 
 
-def forecast(ledger: Ledger, pending: list[Wanted], shards: int) -> str:
-    """The expected time of the pending evaluations (without the base model), in words; empty where the ledger
-    has none of a game."""
-    hours = 0.0
+def forecast(this_round: Round, pending: list[Wanted]) -> str:
+    """The expected time of the pending evaluations, in words, with the training of the models that they share
+    and that are not there, each once (without the base model); empty where the ledger has none of a game."""
+    ledger, seconds = this_round.ledger, 0.0
     if not pending:
         return ""
     for game in sorted({item.game for item in pending}):
         known = sorted(ledger.keys(game))[:RECORDS]
         if not known:
             return ""
-        costs = [ledger.at(game, key).cost.total for key in known]
-        hours += sum(item.game == game for item in pending) * float(np.mean(costs)) / 3600
-    return (
-        f"; they should take {hours:.2g} device hours, {60 * hours / shards:.2g} minutes on {shards} shards"
-    )
+        cost = fmean(ledger.at(game, key).cost.total for key in known)
+        seconds += cost * sum(item.game == game for item in pending)
+    counted, uncounted = 0, 0
+    for game, count in untrained_shared_weights(this_round).items():
+        costs = [cost.finetune for cost in _costs_of_shared_weights(this_round, game)]
+        if costs:
+            seconds += count * fmean(costs)
+            counted += count
+        else:
+            uncounted += count
+    which = f"they and the training of {_models(counted)}" if counted else "they"
+    shards = this_round.config.compute.shards
+    text = f"; {which} should take {seconds / 3600:.2g} device hours, {seconds / 60 / shards:.2g} minutes on "
+    text += f"{shards} shards"
+    return f"{text}, without the training of {_models(uncounted)}, of unknown cost" if uncounted else text
+
+
+def _models(count: int) -> str:
+    return f"{count} model{'' if count == 1 else 's'} that coalitions share"
+
+
+def _costs_of_shared_weights(this_round: Round, game: str) -> Iterable[Cost]:
+    store = this_round.store
+    for key in islice(store.list(costs_prefix(game)), RECORDS):
+        yield Cost.parse(store.get(key), store.where(key))

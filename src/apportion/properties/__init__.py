@@ -31,7 +31,7 @@ class PropertyInput:
 @dataclass(frozen=True)
 class Property:
     """One property. `meaning` is for readers of the report; `higher_is_better` is None where more is neither
-    better nor worse."""
+    better nor worse; `fewest_images` is the number of images that it needs to have a value."""
 
     name: str
     function: Callable[[PropertyInput], float]
@@ -39,6 +39,7 @@ class Property:
     needs_network: bool
     needs_reference: bool
     meaning: str
+    fewest_images: int = 1
 
 
 PROPERTIES: dict[str, Property] = {
@@ -59,6 +60,7 @@ PROPERTIES: dict[str, Property] = {
         needs_reference=True,
         meaning="how far the generated images are from all training images, in the features of the feature "
         "network; the lowest value, 0, is the closest",
+        fewest_images=2,
     ),
     "cluster_entropy": Property(
         "cluster_entropy",

@@ -3,6 +3,7 @@ images, all from one embedding."""
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -16,6 +17,15 @@ from apportion.properties.network import FeatureNetwork, embed
 from apportion.properties.reference import NO_REFERENCE, Reference
 
 Array = NDArray[np.float64]
+
+
+class EmbeddedImages(NamedTuple):
+    """Images as pixels uint8 (k, 3, side, side), with their features (k, d) and class probabilities (k,
+    classes), which have no columns where no property needs them."""
+
+    pixels: NDArray[np.uint8]
+    features: Array
+    probabilities: Array
 
 
 def build_reference(
@@ -49,23 +59,43 @@ def measure(
     Raises PropertyError for unknown properties, pixels of another form, a missing network or reference, and,
     naming the property, for a value that is not finite.
     """
+    return measured(names, embedded(names, pixels, network), reference)
+
+
+def embedded(
+    names: Sequence[str], pixels: torch.Tensor, network: FeatureNetwork | None = None
+) -> EmbeddedImages:
+    """What the named properties need of uint8 images (k, 3, side, side).
+
+    Raises PropertyError for unknown properties, pixels of another form, a missing network, and features that
+    are not finite.
+    """
     check(names)
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or not pixels.numel():
         raise PropertyError(
             f"found images {pixels.dtype} {tuple(pixels.shape)}, expected uint8 (k, 3, height, width) with "
             "k ≥ 1"
         )
+    features, probabilities = _embedded(
+        [name for name in names if PROPERTIES[name].needs_network], pixels, network
+    )
+    return EmbeddedImages(pixels.cpu().numpy(), features, probabilities)
+
+
+def measured(
+    names: Sequence[str], of: EmbeddedImages, reference: Reference | None = None
+) -> dict[str, float]:
+    """The named properties of images that are embedded for them. Raises PropertyError for a missing reference
+    and, naming the property, for a value that is not finite."""
     compared = [name for name in names if PROPERTIES[name].needs_reference]
     if compared and reference is None:
         raise PropertyError(f"found no reference, expected one for {', '.join(compared)} (option properties)")
-    embedded = [name for name in names if PROPERTIES[name].needs_network]
-    features, probabilities = _embedded(embedded, pixels, network)
-    images = PropertyInput(pixels.cpu().numpy(), features, probabilities, reference or NO_REFERENCE)
+    images = PropertyInput(*of, reference or NO_REFERENCE)
     values = {name: PROPERTIES[name].function(images) for name in names}
     for name, value in values.items():
         if not math.isfinite(value):
             raise PropertyError(
-                f"found {name} = {value} from {len(pixels)} images, expected a finite number (option "
+                f"found {name} = {value} from {len(of.pixels)} images, expected a finite number (option "
                 "properties)"
             )
     return values

@@ -11,6 +11,7 @@ from apportion.errors import Damaged
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 RecordedSeed = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
+Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
 
 
 def _finite(value: float) -> float:

@@ -49,10 +49,11 @@ class Endpoint(Record):
 
 
 class PilotResult(Record):
-    """Whether a property's cheap game says enough of retraining for the method `multifidelity`: the
-    correlation of their odd parts with its interval, and the reason in words."""
+    """Whether a cheap game, of a removal method, says enough of retraining for the method `multifidelity`:
+    the correlation of their odd parts with its interval, and the reason in words."""
 
     property: str
+    game: str = ""
     rho: Finite | None
     low: Finite | None
     high: Finite | None

@@ -1,10 +1,8 @@
 """Evidence for and against the credits of a round, from retrained models."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import StringConstraints
-
-from apportion.records.base import Finite, Hash, Record
+from apportion.records.base import Date, Finite, Hash, Record
 
 Status = Literal["not faithful", "not established", "not predictive", "faithful"]
 """A verdict, worst first: the game disagrees with retraining; too little was retrained to tell; the game
@@ -52,11 +50,11 @@ class Counterfactual(Record):
 
 
 class Citation(Record):
-    """The round in which something was measured, and when (YYYY-MM-DD)."""
+    """The round in which something was measured, and when it was committed (YYYY-MM-DD)."""
 
     round: Hash
     project: str
-    date: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
+    date: Date
     code: str
 
 

@@ -19,10 +19,11 @@ them; `baseline`, the coalitions' own images, which shows what models add."""
 Purpose = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+$")]
 """What an evaluation is for: `design`, coalitions of the design; `v0` and `v1`, the empty and the grand
 coalition; the name of a method, coalitions that only it needs; `retrained`, `retrained_v0` and
-`retrained_v1`, the first coalitions of the design and both endpoints by retraining; `held_out`, coalitions by
-retraining that judge the credits, `paired`, the same in the game of the credits, and `baseline`, the same by
-their own images; `by_size`, `by_size_paired` and `by_size_baseline`, the same of coalitions of several sizes;
-`counterfactual`, coalitions without some contributors."""
+`retrained_v1`, the first coalitions of the design and both endpoints by retraining; `control_design` and
+`control`, a design of its own and the coalitions of the design by their own images, as a control game;
+`held_out`, coalitions by retraining that judge the credits, `paired`, the same in the game of the credits,
+and `baseline`, the same by their own images; `by_size`, `by_size_paired` and `by_size_baseline`, the same of
+coalitions of several sizes; `counterfactual`, coalitions without some contributors."""
 
 
 class Wanted(Record):

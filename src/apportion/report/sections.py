@@ -12,7 +12,7 @@ from apportion.errors import ValuationError
 from apportion.evaluation.lds import spearman
 from apportion.evaluation.verdict import prediction, weakest_faith, weakest_score
 from apportion.evaluation.verdict import verdict as status_of
-from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, LdsScore, Manifest
+from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, LdsScore, Manifest, PilotResult
 from apportion.report.charts import Dot, dot_chart, has_cut_off
 from apportion.report.numbers import interval, number, portion, precision, signed
 from apportion.report.tables import Table, credit_table, faith_table, interaction_table, other_table, title
@@ -264,20 +264,26 @@ def _remarks(
 
 
 def _retraining_remark(credits: Credits, name: str) -> list[str]:
-    """What a few retrained coalitions say of the removal method, and the values that credits of retraining
-    add up between; empty where no coalitions of the design were retrained."""
+    """What a few retrained coalitions say of each cheap game, and the values that credits of retraining add
+    up between; empty where no coalitions of the design were retrained."""
     pilots = [pilot for pilot in credits.pilots if pilot.property == name]
     if not pilots:
         return []
     v0, v1 = credits.retrained_v0[name], credits.retrained_v1[name]
     spec = _finer(precision([v0.mean, v1.mean]))
+    games = "; ".join(f"beside {_game(pilot)}, {pilot.reason}" for pilot in pilots)
     remark = (
-        f"Retrained coalitions beside the removal method: {pilots[0].reason}; retraining itself goes from "
-        f"{number(v0.mean, spec)} (empty coalition) to {number(v1.mean, spec)} (grand coalition)."
+        f"Retrained coalitions {games}. Retraining itself goes from {number(v0.mean, spec)} (empty "
+        f"coalition) to {number(v1.mean, spec)} (grand coalition)."
     )
-    if not pilots[0].use:
+    if not any(pilot.use for pilot in pilots):
         remark += " So there are no credits of retraining for this property."
     return [remark]
+
+
+def _game(pilot: PilotResult) -> str:
+    """The cheap game of a pilot; records from before there could be several do not name it."""
+    return pilot.game.replace("_", " ") or "the removal method"
 
 
 def _chart(name: str, rows: Sequence[Dot], better: bool | None, equal: float, level: float) -> Markup:

@@ -4,31 +4,49 @@ retrains nothing can still say how its game agrees with retraining."""
 import hashlib
 
 from apportion.errors import ApportionError, ConfigError, Damaged, StoreError
-from apportion.records import Citation, ComparedEvaluations, GameEvidence, Manifest, Purpose
+from apportion.records import Citation, Commit, ComparedEvaluations, GameEvidence, Manifest, Purpose
 from apportion.rounds.networks import read_place
 from apportion.rounds.round import Round
 from apportion.store import Store
-from apportion.store.layout import evidence_key
+from apportion.store.layout import COMMIT_FILE, evidence_key
 
 
-def measured(this_round: Round, date: str) -> GameEvidence:
-    """What a round measured of its game. date: on which it is written down, YYYY-MM-DD. Raises ApportionError
-    where it has no held-out coalitions of its own."""
+def evidence_to_cite(this_round: Round, date: str | None = None) -> GameEvidence:
+    """What a round measured of its game, with the date of its commit. date: YYYY-MM-DD, for a round that
+    earlier code committed, which did not record it. Raises ApportionError where the round has no held-out
+    coalitions of its own or is not committed, and where there is no date, or there are two that differ."""
     plan = this_round.plan
     if not this_round.evaluations("held_out"):
         raise ApportionError(
             f"found no held-out coalitions in round {this_round.id}, expected some: only a round that "
             "retrains (evaluation.held_out) measures how its game agrees with retraining"
         )
-
+    measured_on = _date_of_commit(this_round, date)
+    project = this_round.config.project
     return GameEvidence(
-        citation=Citation(round=this_round.id, project=this_round.config.project, date=date, code=plan.code),
+        citation=Citation(round=this_round.id, project=project, date=measured_on, code=plan.code),
         manifest=plan.manifest,
         credit=plan.games["credit"],
         truth=plan.games["truth"],
         held_out=held_out_of(this_round),
         by_size=by_size_of(this_round),
     )
+
+
+def _date_of_commit(this_round: Round, given: str | None) -> str:
+    where = this_round.where(COMMIT_FILE)
+    if not this_round.has(COMMIT_FILE):
+        raise ApportionError(f"found no {where}, expected a committed round: run publish for this round")
+    commit = Commit.parse(this_round.read(COMMIT_FILE), where)
+    date = commit.date or given
+    if date is None:
+        raise ApportionError(
+            f"found no date in {where}, which Apportion {commit.code} wrote without one, expected the date "
+            "on which the round was committed (--date)"
+        )
+    if given not in (None, date):
+        raise ApportionError(f"found --date {given}, expected {date}, the date of the commit in {where}")
+    return date
 
 
 def held_out_of(this_round: Round) -> ComparedEvaluations:

@@ -14,8 +14,9 @@ from apportion.progress import Ticker
 from apportion.records import Cost, Recipe, Wanted
 from apportion.rounds.cost import cost_header, read_cost, timed
 from apportion.rounds.round import Round
-from apportion.rounds.weights import has_own_weights
+from apportion.rounds.weights import has_own_weights, keep_cost
 from apportion.store import Store
+from apportion.store.layout import weights_key
 
 MODEL_BYTES = 2**31
 """Bytes of models that stay in memory for the next coalition."""
@@ -37,33 +38,37 @@ class SharedModels:
     memory."""
 
     def __init__(self, this_round: Round, compute: Compute) -> None:
-        self._store, self._compute = this_round.store, compute
+        self._round, self._compute = this_round, compute
         self._models: OrderedDict[str, tuple[nn.Module, int]] = OrderedDict()
 
-    def load(self, recipe: Recipe, key: str) -> nn.Module:
-        """The model with that key. Raises NotFound or Damaged."""
-        if key not in self._models:
-            model, _ = load_model(self._store, recipe, key, self._compute)
+    def load(self, game: str, address: str) -> nn.Module:
+        """The model of a game with that address; what it cost is kept in the store. Raises NotFound or
+        Damaged."""
+        if address not in self._models:
+            recipe, store = self._round.games[game].recipe, self._round.store
+            model, cost = load_model(store, recipe, weights_key(address), self._compute)
+            keep_cost(store, game, address, cost)
             size = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
-            self._models[key] = model, size
+            self._models[address] = model, size
             while len(self._models) > 1 and sum(size for _, size in self._models.values()) > MODEL_BYTES:
                 self._models.popitem(last=False)
-        self._models.move_to_end(key)
-        return self._models[key][0]
+        self._models.move_to_end(address)
+        return self._models[address][0]
 
 
 def load_sampler(
     this_round: Round, wanted: Wanted, compute: Compute, shared: SharedModels
 ) -> tuple[Sampler, Cost]:
     """What the images of a coalition are sampled from, and what its model cost. The weights of a mixture are
-    used by other coalitions too, so their cost is counted for none of them. Raises NotFound or Damaged."""
+    used by other coalitions too, so their cost is counted for none of them, but kept in records of its own
+    (`rounds.weights`). Raises NotFound or Damaged."""
     recipe, mixture = this_round.games[wanted.game].recipe, this_round.mixture(wanted)
-    keys = this_round.weights_keys(wanted)
+    addresses = [recipe.weights(part) for part in mixture.parts]
     if has_own_weights(this_round, wanted):
-        model, cost = load_model(this_round.store, recipe, keys[0], compute)
+        model, cost = load_model(this_round.store, recipe, weights_key(addresses[0]), compute)
         return Sampler((model,), conditions=mixture.conditions), cost
-    models, cost = (shared.load(recipe, key) for key in keys), Cost(device=compute.name)
-    weights = [part.weight for part in mixture.parts]
+    models = (shared.load(wanted.game, address) for address in addresses)
+    cost, weights = Cost(device=compute.name), [part.weight for part in mixture.parts]
     if mixture.average == "weights":
         return Sampler((averaged(models, weights),), conditions=mixture.conditions), cost
     return Sampler(tuple(models), tuple(weights), mixture.conditions), cost

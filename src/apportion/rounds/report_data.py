@@ -108,6 +108,8 @@ def purposes() -> dict[Purpose, str]:
         "retrained_v0": "value of the empty coalition, retrained",
         "retrained_v1": "value of the grand coalition, retrained",
         "retrained": "coalitions for the credits, retrained",
+        "control_design": "coalitions of the control game, their own images",
+        "control": "coalitions for the credits, their own images",
         "held_out": "held-out coalitions, retrained",
         "paired": "held-out coalitions, game of the credits",
         "baseline": "held-out coalitions, their own images",

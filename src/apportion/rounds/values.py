@@ -8,12 +8,14 @@ from apportion.properties import PROPERTIES
 from apportion.records import Purpose
 from apportion.rounds.round import Round
 from apportion.valuation.methods import METHODS, MethodInput, RetrainedRows, Rows
+from apportion.valuation.multifidelity import CheapGame
 
 Array = NDArray[np.float64]
 
 
 def sampled_purposes(this_round: Round) -> list[Purpose]:
-    """The purposes of the evaluations that credits are computed from."""
+    """The purposes of the evaluations that credits are computed from, but for those of own images: no model
+    is evaluated for them."""
     own = [method for method in this_round.plan.methods if METHODS[method].own]
     return ["design", "v0", "v1", *own, "retrained"]
 
@@ -25,12 +27,9 @@ def method_input(this_round: Round, name: str) -> MethodInput:
     stated = options.stated_v0.get(name)
     v1 = _rows(this_round, name, "v1")[1]
     v0 = _rows(this_round, name, "v0")[1] if stated is None else np.array(stated)
-    retrained = None
+    control, retrained = _control(this_round, name), None
     if options.retrained:
-        retrained_Z, retrained_y = _rows(this_round, name, "retrained")
-        retrained_v0 = _rows(this_round, name, "retrained_v0")[1] if stated is None else v0
-        retrained_v1 = _rows(this_round, name, "retrained_v1")[1]
-        retrained = RetrainedRows(retrained_Z, retrained_y, y[: len(retrained_y)], retrained_v0, retrained_v1)
+        retrained = _retrained(this_round, name, Z, y, control)
     return MethodInput(
         Z=Z,
         y=y,
@@ -46,6 +45,7 @@ def method_input(this_round: Round, name: str) -> MethodInput:
             if METHODS[method].own
         },
         retrained=retrained,
+        control=control,
         sets=_sets(this_round),
         scores={
             method: _scores(this_round, method)
@@ -54,6 +54,33 @@ def method_input(this_round: Round, name: str) -> MethodInput:
         },
         looks=tuple(options.stop.looks[: this_round.plan.look + 1]) if options.stop else (),
     )
+
+
+def _control(this_round: Round, name: str) -> CheapGame | None:
+    """Own images of a design of their own and of the coalitions of the credits' design, where they are a
+    control."""
+    if not any(item.purpose == "control" for item in this_round.plan.wanted):
+        return None
+    design, others = (_rows(this_round, name, purpose) for purpose in ("control_design", "control"))
+    return CheapGame(*design, *others, noise_free=True)
+
+
+def _retrained(
+    this_round: Round, name: str, Z: NDArray[np.bool_], y: Array, control: CheapGame | None
+) -> RetrainedRows:
+    """Retrained coalitions of the design Z (m, n), and the cheap games: that of the credits, with values y
+    (m,), and own images where they are a control."""
+    retrained_Z, retrained_y = _rows(this_round, name, "retrained")
+    stated = this_round.config.valuation.stated_v0.get(name)
+    v0 = _rows(this_round, name, "retrained_v0")[1] if stated is None else np.array(stated)
+    cheap, values = {}, {}
+    if control is not None:
+        cheap["own_images"] = control
+        values["own_images"] = np.asarray(control.y_others)[: len(retrained_y)]
+    credit = this_round.game("credit").recipe.removal.method
+    cheap[credit], values[credit] = CheapGame(Z, y), y[: len(retrained_y)]
+    v1 = _rows(this_round, name, "retrained_v1")[1]
+    return RetrainedRows(retrained_Z, retrained_y, v0, v1, cheap, values)
 
 
 def _sets(this_round: Round) -> NDArray[np.intp] | None:

@@ -1,14 +1,20 @@
 """The training runs of a round: which weights its coalitions are sampled from, and what those cost that are
 part of mixtures."""
 
+import math
 from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean
 
 from apportion.config.removal import Part, RemovalOptions, TrainingRun
-from apportion.records import Cost, Recipe, Wanted
+from apportion.errors import NotFound
+from apportion.records import Cost, Purpose, Recipe, Wanted
 from apportion.rounds.cost import read_cost
 from apportion.rounds.round import Round
-from apportion.store.layout import weights_key
+from apportion.store import Store
+from apportion.store.layout import cost_key, weights_key
 
 
 @dataclass
@@ -20,6 +26,15 @@ class Weights:
     run: TrainingRun
     users: list[Wanted] = field(default_factory=list)
     shared: bool = False
+
+    @cached_property
+    def address(self) -> str:
+        return self.recipe.weights(Part(self.run))
+
+    @property
+    def game(self) -> str:
+        """The id of the game that the weights are for."""
+        return self.users[0].game
 
 
 def own_part(this_round: Round, wanted: Wanted) -> Part:
@@ -59,6 +74,25 @@ def all_weights(this_round: Round) -> dict[str, Weights]:
 def missing_weights(this_round: Round, shard: int) -> dict[str, Weights]:
     """The weights of one shard that are needed: those with an evaluation that has neither a record nor
     images. Raises ConfigError for a shard that the round does not have."""
+    weights = all_weights(this_round)
+    own = set(this_round.part(list(weights), shard))
+    return _needed(this_round, {key: row for key, row in weights.items() if key in own})
+
+
+def untrained_shared_weights(this_round: Round) -> dict[str, int]:
+    """How many weights that are part of mixtures have still to be trained for a round, by the id of their
+    game; games without any are left out."""
+    shared = {row.address: row for row in _shared_weights(this_round)}
+    stored = this_round.store.exists
+    absent = {address: row for address, row in shared.items() if not stored(weights_key(address))}
+    counts: dict[str, int] = defaultdict(int)
+    for row in _needed(this_round, absent).values():
+        counts[row.game] += 1
+    return dict(counts)
+
+
+def _needed(this_round: Round, weights: dict[str, Weights]) -> dict[str, Weights]:
+    """Those of `weights` with an evaluation that has neither a record nor images."""
     pending = {item.key for item in this_round.ledger.pending(this_round.wanted)}
     sampled: dict[str, bool] = {}
 
@@ -69,17 +103,66 @@ def missing_weights(this_round: Round, shard: int) -> dict[str, Weights]:
             sampled[item.key] = this_round.store.exists(this_round.samples_key(item))
         return not sampled[item.key]
 
-    weights = all_weights(this_round)
-    own = this_round.part(list(weights), shard)
-    return {key: weights[key] for key in own if any(needed(item) for item in weights[key].users)}
+    return {key: row for key, row in weights.items() if any(needed(item) for item in row.users)}
+
+
+def _shared_weights(this_round: Round) -> Iterator[Weights]:
+    return (row for row in all_weights(this_round).values() if row.shared)
+
+
+# What shared weights cost
+
+
+def keep_cost(store: Store, game: str, address: str, cost: Cost) -> None:
+    """Records, once, what weights cost that coalitions of a game share: the records of coalitions do not
+    contain it, and the weights may expire."""
+    store.ensure(cost_key(game, address), cost.dump)
+
+
+def kept_cost(store: Store, game: str, address: str) -> Cost | None:
+    """What weights cost: from its record, or from the weights themselves where no coalition was sampled from
+    them yet; None where neither is there. Raises Damaged."""
+    record, weights = cost_key(game, address), weights_key(address)
+    if store.exists(record):
+        return Cost.parse(store.get(record), store.where(record))
+    if store.exists(weights):
+        return read_cost(store.get(weights), store.where(weights))
+    return None
 
 
 def shared_costs(this_round: Round) -> dict[str, list[Cost]]:
-    """What the weights cost that are part of mixtures, by the id of their game. The records of coalitions do
-    not contain it. Weights that have expired are left out."""
+    """What the weights cost that are part of mixtures, by the id of their game. Weights of unknown cost are
+    left out: those that were not trained yet, and those of which neither a record nor the weights are
+    there."""
     costs: dict[str, list[Cost]] = defaultdict(list)
-    for key, weights in all_weights(this_round).items():
-        if weights.shared and this_round.store.exists(key):
-            cost = read_cost(this_round.store.get(key), this_round.store.where(key))
-            costs[weights.users[0].game].append(cost)
-    return costs
+    for row in _shared_weights(this_round):
+        cost = kept_cost(this_round.store, row.game, row.address)
+        if cost is not None:
+            costs[row.game].append(cost)
+    return dict(costs)
+
+
+def shared_cost_per_coalition(this_round: Round, game: str) -> float:
+    """Seconds of training the weights that coalitions of a game share, divided by the coalitions of the
+    round's design; 0 where they share none.
+
+    Weights of unknown cost count as the mean of the others: they are trained for as many steps. nan where
+    nothing is known of any.
+    """
+    needed = sum(row.game == game for row in _shared_weights(this_round))
+    if not needed:
+        return 0.0
+    known = [cost.finetune for cost in shared_costs(this_round).get(game, [])]
+    design = {item.key for item in this_round.plan.wanted if item.purpose == "design"}
+    return needed * fmean(known) / len(design) if known else math.nan
+
+
+def cost_per_coalition(this_round: Round, purpose: Purpose) -> float:
+    """Seconds of one coalition, the mean over the evaluations of a purpose, with its part of what the weights
+    cost that coalitions share; nan where that is not known. Raises NotFound where one is not evaluated, or
+    the round has none."""
+    evaluations = this_round.evaluations(purpose)
+    if not evaluations:
+        raise NotFound(f"found no evaluations for {purpose!r} in round {this_round.id}, expected some")
+    own = fmean(evaluation.cost.total for _, evaluation in evaluations)
+    return own + shared_cost_per_coalition(this_round, evaluations[0][0].game)

@@ -3,6 +3,7 @@ coalitions that these credits require."""
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -17,11 +18,13 @@ from apportion.records import (
     Followup,
     Interaction,
     PilotResult,
+    Purpose,
     StoppingStatus,
 )
 from apportion.report.spreadsheets import credits_csv
 from apportion.rounds.round import Round
 from apportion.rounds.values import Array, goodness, method_input
+from apportion.rounds.weights import cost_per_coalition
 from apportion.store import layout
 from apportion.valuation import multifidelity, sequential, shapley
 from apportion.valuation.inputs import checked_endpoints
@@ -53,14 +56,15 @@ def credits_of(this_round: Round) -> Credits:
         )
     options = this_round.config.valuation
     inputs = {name: method_input(this_round, name) for name in sorted(this_round.config.properties)}
-    pilots = {name: pilot(this_round, name, values) for name, values in inputs.items()}
+    pilots = {name: tuple(pilots_of(this_round, name, values)) for name, values in inputs.items()}
     credits: list[Credit] = []
     published: dict[str, str] = {}
     for name, values in inputs.items():
-        result = pilots[name]
-        supported = result is not None and result.use
+        supported = {result.game for result in pilots[name] if result.use}
         methods = [method for method in this_round.plan.methods if METHODS[method].always or supported]
         published[name] = methods[0]
+        if values.retrained:
+            values = replace(values, retrained=values.retrained.only(supported))
         for method in methods:
             credits += _credits(this_round, name, method, values, METHODS[method].estimate(values))
     retrained = {name: values.retrained for name, values in inputs.items() if values.retrained}
@@ -76,7 +80,7 @@ def credits_of(this_round: Round) -> Credits:
         coalitions=len(first.Z),
         level=options.level,
         covers=_covers(this_round, first),
-        pilots=tuple(result for result in pilots.values() if result is not None),
+        pilots=tuple(result for results in pilots.values() for result in results),
         interactions=tuple(
             pair for name, values in inputs.items() for pair in _interactions(this_round, name, values)
         ),
@@ -111,23 +115,40 @@ def _credits(
         )
 
 
-def pilot(this_round: Round, name: str, inputs: MethodInput) -> PilotResult | None:
-    """Whether the game of the credits agrees enough with retraining to be used for credits of retraining, by
-    the coalitions that were evaluated in both; None where none were."""
+def pilots_of(this_round: Round, name: str, inputs: MethodInput) -> Iterator[PilotResult]:
+    """Whether each cheap game agrees enough with retraining to be used for credits of retraining, by the
+    coalitions that were evaluated in both; nothing where none were."""
     rows = inputs.retrained
     if rows is None:
-        return None
-    cheap_cost, retrained_cost = (
-        float(np.mean([evaluation.cost.total for _, evaluation in this_round.evaluations(purpose)]))
-        for purpose in ("design", "retrained")
-    )
-    try:
-        result = multifidelity.pilot(rows.Z, rows.y_cheap, rows.y, cheap_cost, retrained_cost, inputs.level)
-    except ValuationError as error:
-        return PilotResult(property=name, rho=None, low=None, high=None, use=False, reason=str(error))
-    return PilotResult(
-        property=name, rho=result.rho, low=result.low, high=result.high, use=result.use, reason=result.reason
-    )
+        return
+    retrained_cost = _mean_cost(this_round, "retrained")
+    for game, y in rows.y_cheap.items():
+        cost = _mean_cost(this_round, "control" if game == "own_images" else "design")
+        try:
+            result = multifidelity.pilot(rows.Z, y, rows.y, cost, retrained_cost, inputs.level)
+        except ValuationError as error:
+            yield PilotResult(
+                property=name, game=game, rho=None, low=None, high=None, use=False, reason=str(error)
+            )
+            continue
+        yield PilotResult(
+            property=name,
+            game=game,
+            rho=result.rho,
+            low=result.low,
+            high=result.high,
+            use=result.use,
+            reason=result.reason,
+        )
+
+
+def _mean_cost(this_round: Round, purpose: Purpose) -> float:
+    """Seconds of one coalition, with its part of weights that coalitions share unless their cost is not known
+    any more."""
+    seconds = cost_per_coalition(this_round, purpose)
+    if math.isnan(seconds):
+        return float(np.mean([evaluation.cost.total for _, evaluation in this_round.evaluations(purpose)]))
+    return seconds
 
 
 def _covers(this_round: Round, inputs: MethodInput) -> dict[str, str]:

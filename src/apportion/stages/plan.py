@@ -14,7 +14,7 @@ from apportion.config.loading import parse
 from apportion.config.round import Config
 from apportion.datasets.contribution import Contribution
 from apportion.ledger import Ledger
-from apportion.planning.checks import check_coalitions, check_options
+from apportion.planning.checks import check_coalitions, check_options, check_own_images
 from apportion.planning.coalitions import wanted_evaluations
 from apportion.planning.forecast import forecast
 from apportion.planning.games import base_of, games_of
@@ -71,6 +71,7 @@ def run(config: Config, job: str | None = None) -> Planned:
     hashes = {name: network_hash(data) for name, data in networks.items()}
     evidence = None if config.evaluation.evidence is None else read_evidence(config.evaluation.evidence)
     plan, games, earlier = next_look(store, config, manifest, hashes, evidence)
+    check_own_images(config, manifest, games)
     for round_id in earlier:
         tracker.finish_round(round_id)  # a publication that was killed at its very end left its run open
     uri = round_uri(store, plan.round)
@@ -101,14 +102,15 @@ def _commit(
     for key in unique.keys() - {item.key for item in pending}:
         ledger.read(unique[key])  # a damaged record stops the round here, not after hours of compute
     uri = round_uri(store, plan.round)
-    integrity.read_inputs(Round.open(uri), pending)
+    this_round = Round.open(uri)
+    integrity.read_inputs(this_round, pending)
     tags = {
         "apportion.project": config.project,
         "apportion.manifest": plan.manifest,
         "apportion.code": plan.code,
     }
     tracker.start(plan.round, job, tags)
-    expected = forecast(ledger, pending, config.compute.shards)
+    expected = forecast(this_round, pending)
     reason = f"{len(pending)} of {len(unique)} evaluations are not in the ledger{expected}"
     return Planned(uri, work=True, pending=len(pending), reason=reason)
 

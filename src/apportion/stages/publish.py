@@ -4,6 +4,7 @@ head moved to it."""
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,7 @@ def run(round_uri: str) -> str:
             tracking_run=tracking_run,
             seconds=seconds(costs(this_round)),
             code=code(),
+            date=datetime.now(tz=UTC).date().isoformat(),
         )
         this_round.write(layout.COMMIT_FILE, commit.dump)
     heads.move(store, project, last, this_round.id)

@@ -1,10 +1,12 @@
-"""sample: seeded images of every pending coalition's model."""
+"""sample: seeded images of every pending coalition's model. Their time includes that of loading the model, or
+of loading and averaging the models that it is a mixture of."""
 
 from functools import cache, partial
 
 from apportion.diffusion.compute import Compute, prepare
 from apportion.progress import bar
 from apportion.records import Wanted
+from apportion.rounds.cost import timed
 from apportion.rounds.models import SharedModels, generate, load_sampler
 from apportion.rounds.round import Round
 from apportion.rounds.samples import dump_samples
@@ -31,10 +33,12 @@ def make(this_round: Round, shard: int = 0) -> int:
         def images_of(item: Wanted) -> bytes:
             game = this_round.games[item.game]
             compute, shared = prepared(game.recipe.precision)
-            sampler, cost = load_sampler(this_round, item, compute, shared)
-            return dump_samples(
-                *generate(game.recipe, sampler, game.sampling, item.seed, compute, cost, progress.update)
-            )
+            with timed() as clock:
+                sampler, cost = load_sampler(this_round, item, compute, shared)
+                images, spent = generate(
+                    game.recipe, sampler, game.sampling, item.seed, compute, cost, progress.update
+                )
+            return dump_samples(images, spent.model_copy(update={"sample": clock.seconds}))
 
         made = 0
         for item, count in zip(todo, images, strict=True):

@@ -1,8 +1,9 @@
 """score: measures every property of each coalition's images, and writes one ledger record per coalition."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 
+import numpy as np
 import torch
 from numpy import uint8
 from numpy.typing import NDArray
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from apportion.diffusion.compute import Compute, prepare
 from apportion.progress import bar
 from apportion.properties import reference
-from apportion.properties.measure import measure
+from apportion.properties.measure import EmbeddedImages, embedded, measure, measured
 from apportion.properties.network import FeatureNetwork
 from apportion.properties.network import load as load_network
-from apportion.records import Cost, Evaluation, Game, Wanted
+from apportion.records import Cost, Evaluation, Game
 from apportion.rounds.cost import timed
 from apportion.rounds.networks import stored_network
 from apportion.rounds.round import Round
@@ -41,9 +42,14 @@ def make(this_round: Round, shard: int = 0) -> int:
     made = 0
     with bar(len(todo), f"score {shard}", "coalition") as progress:
         for item in todo:
-            images, spent = _images(this_round, item, scorer.device)
+            game, spent = this_round.games[item.game], Cost(device=scorer.device)
+            if this_round.generates(item):
+                images, spent = load_samples(store, this_round.samples_key(item))
             with timed() as clock:
-                values = scorer.values(this_round.games[item.game], images)
+                if this_round.generates(item):
+                    values = scorer.values(game, images)
+                else:
+                    values = scorer.values_of_data(game, this_round.data(item))
             record = Evaluation(
                 key=item.key,
                 game=item.game,
@@ -64,21 +70,13 @@ def make(this_round: Round, shard: int = 0) -> int:
     return made
 
 
-def _images(this_round: Round, item: Wanted, device: str) -> tuple[NDArray[uint8], Cost]:
-    """The images of a coalition, uint8 (k, 3, side, side), and what making them cost."""
-    if this_round.generates(item):
-        return load_samples(this_round.store, this_round.samples_key(item))
-    resolution = this_round.games[item.game].recipe.resolution
-    own = training_images(this_round.store, this_round.data(item), resolution)
-    return own.pixels, Cost(device=device)
-
-
 class Scorer:
     """Measures the properties of games, with networks and references that are read from a store once."""
 
     def __init__(self, store: Store, compute: Compute) -> None:
         self._store, self._compute, self.device = store, compute, compute.name
         self._network, self._reference = cache(self._read_network), cache(self._read_reference)
+        self._embedded = cache(self._embed)
 
     def values(self, game: Game, images: NDArray[uint8]) -> dict[str, float]:
         """Every property of images uint8 (k, 3, side, side). Raises PropertyError, NotFound or Damaged."""
@@ -87,6 +85,22 @@ class Scorer:
         for names, network, against in _groups(game):
             values |= measure(names, pixels, self._network(network), self._reference(against))
         return values
+
+    def values_of_data(self, game: Game, data: Sequence[str]) -> dict[str, float]:
+        """Every property of the training images of the data with these hashes. Images are embedded once for
+        all coalitions. Raises PropertyError, NotFound or Damaged."""
+        values: dict[str, float] = {}
+        for names, network, against in _groups(game):
+            parts = [self._embedded(tuple(names), network, item, game.recipe.resolution) for item in data]
+            together = EmbeddedImages(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+            values |= measured(names, together, self._reference(against))
+        return values
+
+    def _embed(
+        self, names: tuple[str, ...], network: str | None, data: str, resolution: int
+    ) -> EmbeddedImages:
+        pixels = training_images(self._store, [data], resolution).pixels
+        return embedded(names, torch.from_numpy(pixels), self._network(network))
 
     def _read_network(self, network: str | None) -> FeatureNetwork | None:
         if network is None:

@@ -90,6 +90,16 @@ def record_key(game: str, key: str) -> str:
     return f"{ledger_prefix(game)}{key}.json"
 
 
+def costs_prefix(game: str) -> str:
+    """How the keys start of what weights cost that coalitions of a game share."""
+    return f"games/{game}/costs/"
+
+
+def cost_key(game: str, address: str) -> str:
+    """What weights with this address cost, which coalitions of a game share. The weights may expire."""
+    return f"{costs_prefix(game)}{address}.json"
+
+
 def round_key(round_id: str, name: str) -> str:
     """One of a round's own files, such as PLAN_FILE or CREDITS_FILE."""
     return f"rounds/{round_id}/{name}"

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from apportion.errors import ValuationError
 from apportion.valuation import set_noise
-from apportion.valuation.coalitions import Coalitions, Vector, complementary_pairs, size_shares
+from apportion.valuation.coalitions import Coalitions, Vector, complementary_pairs, distinct, size_shares
 from apportion.valuation.inputs import (
     Endpoints,
     checked,
@@ -28,12 +28,12 @@ from apportion.valuation.inputs import (
     half_width,
     rounding_error,
 )
+from apportion.valuation.set_noise import BLOCK
 from apportion.valuation.shapley import Fit, average_repeats, constrained
 
 FEWEST = 3  # players; two have a single pair of coalitions, which leaves nothing to estimate an error from
 RANKING_ONLY_BELOW = 4  # coalitions per player
 FULL_LEVERAGE = 1e-8  # where 1 - leverage of a pair is below this, the fit passes through the pair exactly
-BLOCK = 1024  # pairs of coalitions whose part of the hat matrix is in memory at once
 
 
 def hc3(
@@ -43,6 +43,7 @@ def hc3(
     v1: ArrayLike,
     level: float = 0.95,
     sets: ArrayLike | None = None,
+    errors: Vector | None = None,
 ) -> tuple[Vector, Vector]:
     """Intervals (low, high), each (n,), of the Shapley values of the game that gave y.
 
@@ -51,34 +52,43 @@ def hc3(
     so few values: two seeds of a noisy endpoint cost much width. The intervals are centred on
     `shapley.leverage`.
 
-    sets (m,): the set of weights that each coalition was sampled from, where coalitions share sets; a
-    coalition and its complement are of one set. With three sets or more the intervals hold over their noise
-    too and are centred on the credits of `set_noise.fit`; with fewer they leave that noise out.
+    sets (m,): the set of weights that each coalition was sampled from, where coalitions share sets; all rows
+    of a coalition and of its complement are of one set. With three sets or more the intervals hold over their
+    noise too and are centred on the credits of `set_noise.fit`; with fewer they leave that noise out.
+
+    errors (n, sources): further errors of the credits, independent of those that pairs cause, such as those
+    of a control that y was adjusted by (`control.adjusted`).
 
     The intervals hold for each player separately; `ranks.order` has a simultaneous band. A coalition whose
-    complement is missing counts as a pair by itself. A coalition in several rows counts once, with the mean
-    of their values. Where nearly all coalitions were evaluated the intervals are wider than necessary,
-    because the method does not use how few are missing.
+    complement is missing counts as a pair by itself; with three sets or more it is refused. A coalition in
+    several rows counts once, with the mean of their values. Where nearly all coalitions were evaluated the
+    intervals are wider than necessary, because the method does not use how few are missing.
 
     An interval is (-inf, inf) for a player that only a single pair distinguishes from another player. All
     intervals are (-inf, inf) where every residual of the fit is rounding: such residuals say nothing about
     the error, unless all proper coalitions were evaluated.
-    Raises ValuationError for bad input and for fewer pairs than players.
+    Raises ValuationError as `shapley.leverage` and `set_noise.checked_sets` do, for fewer pairs than players,
+    and with three sets or more for fewer than two pairs more than the fit has coefficients.
     """
     level = fraction("level", level)
-    fit = jackknife(Z, y, v0, v1, sets)
+    fit = jackknife(Z, y, v0, v1, sets, errors)
     half = half_width(level, fit.variance(), fit.dof, fit.endpoint_variance(), fit.endpoints.dof)
     return fit.phi - half, fit.phi + half
 
 
 def standard_errors(
-    Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, sets: ArrayLike | None = None
+    Z: ArrayLike,
+    y: ArrayLike,
+    v0: ArrayLike,
+    v1: ArrayLike,
+    sets: ArrayLike | None = None,
+    errors: Vector | None = None,
 ) -> tuple[Vector, Vector]:
     """Credits and their standard errors, (n,) each, from which `hc3` makes intervals.
 
     Raises as `hc3` does.
     """
-    fit = jackknife(Z, y, v0, v1, sets)
+    fit = jackknife(Z, y, v0, v1, sets, errors)
     return fit.phi, np.sqrt(fit.variance() + fit.endpoint_variance().sum(axis=1))
 
 
@@ -89,7 +99,8 @@ class Jackknife(NamedTuple):
     """
 
     phi: Vector  # (n,) credits of `shapley.leverage`, or of `set_noise.fit`
-    shift: Vector  # (n, pairs) each pair's error in each credit; infinite where it cannot be estimated
+    # (n, pairs) each pair's error in each credit, infinite where it cannot be estimated; then further errors
+    shift: Vector
     pair: NDArray[np.intp]  # (k,) the pair of each distinct coalition, 0..pairs-1
     dof: Vector  # (n,) degrees of freedom that the pairs leave each credit, from 1 to those of the whole fit
     slopes: Vector  # (n, 2) derivatives of the credits by v0 and by v1
@@ -105,59 +116,67 @@ class Jackknife(NamedTuple):
 
 
 def jackknife(
-    Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike, sets: ArrayLike | None = None
+    Z: ArrayLike,
+    y: ArrayLike,
+    v0: ArrayLike,
+    v1: ArrayLike,
+    sets: ArrayLike | None = None,
+    errors: Vector | None = None,
 ) -> Jackknife:
-    """The `leverage` fit and the errors of its credits; `sets` as in `hc3`.
+    """The `leverage` fit and the errors of its credits; `sets` and `errors` as in `hc3`.
 
-    Raises ValuationError for bad input and for fewer pairs than players.
+    Raises as `hc3` does.
     """
     rows, values = checked(Z, y)
     endpoints = checked_endpoints(v0, v1)
-    of_rows = None if sets is None else _checked_sets(sets, len(rows))
-    if of_rows is not None and len(np.unique(of_rows)) >= set_noise.FEWEST_SETS:
-        rounding = 0.0 if is_exhaustive(rows) else rounding_error(values, endpoints)
-        fitted = set_noise.fit(rows, values, endpoints.v0, endpoints.v1, of_rows, rounding)
-        return Jackknife(*fitted, endpoints)
+    of_rows = None if sets is None else set_noise.checked_sets(sets, rows)[distinct(rows)[0]]
     rows, values = average_repeats(rows, values)
     fit = constrained(rows, values, endpoints.v0, endpoints.v1)
-    shift, pair, dof = _errors_by_pair(rows, fit, rounding_error(values, endpoints))
-    return Jackknife(fit.phi, shift, pair, dof, _slopes(rows, fit), endpoints)
+    rounding = largest_rounding(rows, values, endpoints)
+    if of_rows is not None and len(np.unique(of_rows)) >= set_noise.FEWEST_SETS:
+        shared = set_noise.fit(rows, values, endpoints.v0, endpoints.v1, of_rows, rounding)
+        result = Jackknife(*shared, endpoints)
+    else:
+        shift, pair, dof = _errors_by_pair(rows, fit, rounding)
+        result = Jackknife(fit.phi, shift, pair, dof, _slopes(rows, fit), endpoints)
+    return result if errors is None else result._replace(shift=np.hstack([result.shift, errors]))
 
 
-def _checked_sets(sets: ArrayLike, m: int) -> NDArray[np.intp]:
-    try:
-        array = np.asarray(sets)
-    except ValueError:
-        array = np.empty(0)
-    if array.shape != (m,) or array.dtype.kind not in "iu":
-        raise ValuationError(
-            f"found sets of shape {array.shape} and type {array.dtype}, expected ({m},) whole numbers"
-        )
-    return array.astype(np.intp)
+def largest_rounding(rows: Coalitions, values: Vector, endpoints: Endpoints) -> float:
+    """Residuals of distinct rows (m, n) up to this may be rounding and say nothing about errors.
 
-
-def is_exhaustive(rows: Coalitions) -> bool:
-    """Whether all proper coalitions are among the rows (m, n)."""
-    m, n = rows.shape
-    return bool(m >= 2**n - 2 and len(np.unique(rows, axis=0)) == 2**n - 2)
+    Where all proper coalitions were evaluated all residuals count: no rare coalition is left that may have
+    another value.
+    """
+    return -np.inf if len(rows) == 2 ** rows.shape[1] - 2 else rounding_error(values, endpoints)
 
 
 def covers(
-    m: int, n: int, method: str, *, every: bool = False, sets: int = 0, value: str = "Shapley value"
+    m: int,
+    n: int,
+    method: str,
+    *,
+    every: bool = False,
+    sets: int = 0,
+    own_images: int = 0,
+    value: str = "Shapley value",
 ) -> str:
     """In words, for reports: what an interval from m coalitions of n players covers in a method's game.
 
     `every`: the m coalitions are all proper coalitions, once each. `sets`: how many sets of weights the
-    coalitions share; 0 where each has weights of its own. `value`: what the credits are.
+    coalitions share; 0 where each has weights of its own. `own_images`: how many coalitions' own images are a
+    control; 0 where none are. `value`: what the credits are.
     """
     if every and not sets:
         return _covers_noise(m, n, method)
     of_sets = f", and the noise of training {method}, from {sets} sets of them" if sets else ""
     if 0 < sets < set_noise.FEWEST_SETS:
         of_sets = f"; not over the noise of training {method}, which the coalitions of a set share"
+    control = f", with the help of {own_images} coalitions' own images" if own_images else ""
     text = (
         f"a player's {value} in the {method} game, for each player separately, over the random draw of "
-        f"coalitions and the noise of their evaluation{of_sets}; not how far that game is from retraining"
+        f"coalitions and the noise of their evaluation{of_sets}{control}; not how far that game is from "
+        "retraining"
     )
     if 0 < sets < set_noise.FEWEST_SETS:
         few = f"{sets} sets of {method}, expected at least {set_noise.FEWEST_SETS} (removal.sets)"
@@ -198,7 +217,7 @@ def _errors_by_pair(rows: Coalitions, fit: Fit, rounding: float) -> tuple[Vector
     Also returns the pair of each row (m,) and the degrees of freedom of each credit (n,). The rows of a pair
     are u and -u after the constraint, with one weight. Their block of the hat matrix is therefore h ss' with
     s the signs. Its only nonzero eigenvalue is h times the number of rows, so inverting 1 - H is a division.
-    A residual of at most `rounding` counts as zero.
+    Where no residual is above `rounding`, all errors are unknown.
     """
     n = rows.shape[1]
     sign = np.where(rows[:, 0], 1.0, -1.0)
@@ -214,7 +233,7 @@ def _errors_by_pair(rows: Coalitions, fit: Fit, rounding: float) -> tuple[Vector
     undetermined = (remaining < FULL_LEVERAGE) & (np.abs(A) > 1e-6 * np.abs(A).max())
     remaining = np.maximum(remaining, FULL_LEVERAGE)
     residual = np.bincount(pair, weights=sign * fit.residual)
-    unknown = undetermined | (np.abs(residual).max() <= rounding and not is_exhaustive(rows))
+    unknown = undetermined | (np.abs(residual).max() <= rounding)
     shift = np.where(unknown, np.inf, A * (sign[first] * residual / np.sqrt(remaining)))
     return shift, pair, _degrees_of_freedom(rows[first], count, remaining, A, fit.nuisance)
 
@@ -226,9 +245,7 @@ def _degrees_of_freedom(
 
     They are those of the chi-square distribution closest to the squared standard error. `rows` has the first
     row of each pair, `count` the number of rows of each pair, `remaining` one minus the leverage of each
-    pair. The working model is the one that makes HC2 unbiased: weights are inverse variances. A squared
-    standard error is then a quadratic form e' M diag(part) M e of independent errors, M = 1 - H, and has tr(M
-    part)^2 / tr(M part M part) degrees of freedom.
+    pair. The working model is the one that makes HC2 unbiased: weights are inverse variances.
     """
     n, size = rows.shape[1], rows.sum(axis=1)
     m = int(count.sum())
@@ -237,14 +254,7 @@ def _degrees_of_freedom(
     X = np.column_stack([(rows - size[:, None] / n)[:, 1:], off, off**3])[:, : n - 1 + nuisance]
     axes = np.linalg.qr(np.sqrt(count * w)[:, None] * X)[0]
     part = np.where(remaining > FULL_LEVERAGE, A**2 * (count / w) / remaining, 0.0)
-    square = np.zeros(n)
-    for at in range(0, len(rows), BLOCK):
-        M = np.eye(len(rows), BLOCK, -at)[:, : len(rows) - at] - axes @ axes[at : at + BLOCK].T
-        square += np.sum((part @ M**2) * part[:, at : at + BLOCK], axis=1)
-    # Where no pair has a part, the credit follows from pairs with full leverage, and its error is unknown.
-    estimable = square > 0
-    dof = np.divide((part @ remaining) ** 2, square, out=np.ones(n), where=estimable)
-    return np.maximum(dof, 1.0)
+    return set_noise.degrees_of_freedom(axes, part, BLOCK)
 
 
 def _slopes(rows: Coalitions, fit: Fit) -> Vector:

@@ -37,6 +37,7 @@ from apportion.valuation.inputs import (
 from apportion.valuation.intervals import ranking_only
 from apportion.valuation.multifidelity import (
     Combined,
+    Control,
     WeightedPairs,
     all_pairs_present,
     assisted,
@@ -276,7 +277,9 @@ def credits(rounds: Sequence[ValuedDesign], v0: ArrayLike, level: float = 0.95) 
         known = fit._replace(phi=fit.phi - fit.phi.mean() + old_endpoints.gain / n)
         x = _odd_parts_before(now.design, before, odd, old_endpoints)
         pairs, odd = _odd_parts(now)
-        fit = controlled(pairs, odd, x, known, now.design.parent, pairs.S.shape[1] - n)
+        parent, new = now.design.parent, now.design.parent < 0
+        cluster = np.where(new, fit.shift.shape[1] - 1 + np.cumsum(new), fit.cluster[parent])
+        fit = controlled(pairs, odd, [Control(x, known)], cluster, pairs.S.shape[1] - n)
     if all_pairs_present(pairs):
         rounding = 0.0
     else:

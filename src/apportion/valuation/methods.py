@@ -3,8 +3,8 @@
 A new method is a row of METHODS and a module with its estimator (docs/architecture.md).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -25,6 +25,7 @@ from apportion.valuation import (
     set_noise,
     shapley,
 )
+from apportion.valuation.control import Adjusted, adjusted
 
 Array = NDArray[np.float64]
 Masks = NDArray[np.bool_]
@@ -34,15 +35,20 @@ Rows = tuple[Masks, Array]
 
 @dataclass(frozen=True)
 class RetrainedRows:
-    """Coalitions Z (k, n) that were retrained too: values y (k,) by retraining and y_cheap (k,) in the game
-    of the credits, and values by retraining of the empty and the grand coalition, v0 and v1, as in
-    `MethodInput`."""
+    """Coalitions Z (k, n) that were retrained too, with values y (k,) by retraining, and values by retraining
+    of the empty and the grand coalition, v0 and v1, as in `MethodInput`. cheap: other games that were
+    evaluated on them, by removal method, the cheapest first; y_cheap: their values of Z (k,)."""
 
     Z: Masks
     y: Array
-    y_cheap: Array
     v0: Array
     v1: Array
+    cheap: Mapping[str, multifidelity.CheapGame]
+    y_cheap: Mapping[str, Array]
+
+    def only(self, names: Collection[str]) -> "RetrainedRows":
+        """The same with these cheap games alone."""
+        return replace(self, cheap={name: game for name, game in self.cheap.items() if name in names})
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,7 @@ class MethodInput:
     values of the empty and the grand coalition by seed, v0 and v1 (seeds,); a stated v0 is one number, of
     shape (). sets (m,): the set of weights that each coalition was sampled from, where coalitions share sets.
     v1_of_first_seed: the value of the grand coalition with the first seed alone; v1 may be means over seeds.
+    control: the coalitions' own images, where they are evaluated too.
 
     sign: -1 where less of the property is better, so that "ahead" means a larger contribution. rows:
     coalitions and values that only single methods need, by method. looks: how many coalitions there were at
@@ -67,6 +74,7 @@ class MethodInput:
     rows: Mapping[str, Rows]
     v1_of_first_seed: float
     retrained: RetrainedRows | None = None
+    control: multifidelity.CheapGame | None = None
     sets: NDArray[np.intp] | None = None
     looks: tuple[int, ...] = ()
     scores: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
@@ -77,11 +85,26 @@ class MethodInput:
         coalitions leaves nothing to estimate an error from."""
         if self.Z.shape[1] < intervals.FEWEST:
             return None
-        y, v0, v1 = self.sign * self.y, self.sign * self.v0, self.sign * self.v1
-        phi, se = intervals.standard_errors(self.Z, y, v0, v1, self.sets)
+        y, v0, v1 = self.sign * self.shapley_y, self.sign * self.v0, self.sign * self.v1
+        phi, se = intervals.standard_errors(self.Z, y, v0, v1, self.sets, self._errors)
         look = self._look(y, v0, v1)
         low, high = (look.low, look.high) if self.sign > 0 else (-look.high, -look.low)
         return LeverageFit(self.sign * phi, se, low, high, look)
+
+    @cached_property
+    def _adjusted(self) -> Adjusted | None:
+        return adjusted(self.Z, self.y, self.control) if self.control else None
+
+    @property
+    def shapley_y(self) -> Array:
+        """Values (m,) that have the Shapley values of the game: y or, where own images help, y less the part
+        of their interactions that own images show."""
+        return self.y if self._adjusted is None else self._adjusted.y
+
+    @property
+    def _errors(self) -> Array | None:
+        """Errors of the control (n, sources), with the sign of a larger contribution."""
+        return None if self._adjusted is None else self.sign * self._adjusted.errors
 
     @property
     def shared_sets(self) -> int:
@@ -94,10 +117,19 @@ class MethodInput:
         if stop is not None:
             most = stop.looks[-1]
             return sequential.look(
-                self.Z, y, v0, v1, self.looks, self.level, stop.spending, most=most, sets=self.sets
+                self.Z,
+                y,
+                v0,
+                v1,
+                self.looks,
+                self.level,
+                stop.spending,
+                most=most,
+                sets=self.sets,
+                errors=self._errors,
             )
-        low, high = intervals.hc3(self.Z, y, v0, v1, self.level, self.sets)
-        order = ranks.order(self.Z, y, v0, v1, self.level, sets=self.sets)
+        low, high = intervals.hc3(self.Z, y, v0, v1, self.level, self.sets, self._errors)
+        order = ranks.order(self.Z, y, v0, v1, self.level, sets=self.sets, errors=self._errors)
         return sequential.Look(low, high, order, float(v1.mean() - v0.mean()))
 
 
@@ -177,14 +209,14 @@ def _with_interval(phi: Array, inputs: MethodInput) -> Estimate:
 
 
 def _tree_residual(inputs: MethodInput) -> Estimate:
-    return _with_interval(shapley.tree_residual(inputs.Z, inputs.y, inputs.v0, inputs.v1), inputs)
+    return _with_interval(shapley.tree_residual(inputs.Z, inputs.shapley_y, inputs.v0, inputs.v1), inputs)
 
 
 def _leverage(inputs: MethodInput) -> Estimate:
     fit = inputs.leverage_fit
     if fit is not None and inputs.shared_sets >= set_noise.FEWEST_SETS:
         return _with_interval(fit.phi, inputs)
-    return _with_interval(shapley.leverage(inputs.Z, inputs.y, inputs.v0, inputs.v1), inputs)
+    return _with_interval(shapley.leverage(inputs.Z, inputs.shapley_y, inputs.v0, inputs.v1), inputs)
 
 
 def _kernelshap(inputs: MethodInput) -> Estimate:
@@ -194,9 +226,8 @@ def _kernelshap(inputs: MethodInput) -> Estimate:
 def _multifidelity(inputs: MethodInput) -> Estimate:
     rows = inputs.retrained
     assert rows is not None  # the checks refuse the method without its section
-    result = multifidelity.combine(
-        inputs.Z, inputs.y, rows.Z, rows.y, rows.y_cheap, rows.v0, rows.v1, inputs.level
-    )
+    games = list(rows.cheap.values())
+    result = multifidelity.combine(games, rows.Z, rows.y, rows.v0, rows.v1, inputs.level)
     return Estimate(result.phi, result.se, result.low, result.high, "multifidelity", of_retraining=True)
 
 
@@ -271,7 +302,8 @@ def _check_multifidelity(Z: Masks, options: ValuationOptions) -> None:
     k = options.retrained.coalitions
     at_most("in valuation.retrained", k, len(Z))
     cheap, retrained = stand_ins(2, len(Z))
-    multifidelity.combine(Z, cheap, Z[:k], retrained[:k], cheap[:k], 0.0, 1.0, options.level)
+    game = multifidelity.CheapGame(Z, cheap)
+    multifidelity.combine([game], Z[:k], retrained[:k], 0.0, 1.0, options.level)
 
 
 def _own_datamodel(options: ValuationOptions, n: int) -> OwnCoalitions:
@@ -287,7 +319,9 @@ def _check_datamodel(Z: Masks, options: ValuationOptions) -> None:
 
 def _covers_leverage(inputs: MethodInput, removal: str) -> str:
     m, n = inputs.Z.shape
-    return intervals.covers(m, n, removal, every=m == 2**n - 2, sets=inputs.shared_sets)
+    own_images = len(np.asarray(inputs.control.design)) if inputs.control else 0
+    every = m == 2**n - 2
+    return intervals.covers(m, n, removal, every=every, sets=inputs.shared_sets, own_images=own_images)
 
 
 def _covers_semivalue(what: str) -> Callable[[MethodInput, str], str]:
@@ -299,11 +333,14 @@ def _covers_semivalue(what: str) -> Callable[[MethodInput, str], str]:
     return covers
 
 
-def _covers_multifidelity(inputs: MethodInput, removal: str) -> str:
+def _covers_multifidelity(inputs: MethodInput, removal: str) -> str:  # noqa: ARG001 (each game has its own)
     assert inputs.retrained is not None  # the checks refuse the method without its section
-    m, n = inputs.Z.shape
+    rows = inputs.retrained
+    helpers = [
+        f"{len(np.asarray(game.design))} of {name.replace('_', ' ')}" for name, game in rows.cheap.items()
+    ]
     one_look = "; for this look alone, not for all looks together" if inputs.options.stop else ""
-    return multifidelity.covers(len(inputs.retrained.Z), m, n, removal) + one_look
+    return multifidelity.covers(len(rows.Z), helpers, inputs.Z.shape[1]) + one_look
 
 
 NOT_EFFICIENT = "They do not add up to v1 − v0."
@@ -327,7 +364,7 @@ METHODS: dict[str, Method] = {
     ),
     "multifidelity": Method(
         title="Shapley, retraining",
-        note="For retraining itself, from a few retrained coalitions and the many of the removal method.",
+        note="For retraining itself, from a few retrained coalitions and many of cheaper games.",
         estimate=_multifidelity,
         section="retrained",
         check=_check_multifidelity,

@@ -1,12 +1,15 @@
-"""Shapley values of a retrained game, with a cheap game as control variate.
+"""Shapley values of a retrained game, with cheap games as control variates.
 
 Only half the difference of the values of a coalition and its complement, the odd part, affects a Shapley
-value. The odd parts of the retrained game are fitted by those of the cheap game and by credits, with a ridge.
-What the fit misses is added back, weighted by the known probability of each pair (a generalised regression
-estimator), so a useless cheap game makes intervals wider but not wrong. See docs/methods.md, section "Two
-games together".
+value. The odd parts of the retrained game are fitted by those of the cheap games and by credits, with a
+ridge. What the fit misses is added back, weighted by the known probability of each pair (a generalised
+regression estimator), so a useless cheap game makes intervals wider but not wrong. See docs/methods.md,
+section "Several games together".
 """
 
+from collections.abc import Sequence
+from itertools import combinations
+from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -53,30 +56,49 @@ class Combined(NamedTuple):
     se: Vector  # (n,) standard errors of the unbiased estimates that the intervals are about
     low: Vector  # (n,) lower bound of the interval
     high: Vector  # (n,) upper bound of the interval
-    rho: tuple[float, float]  # coefficients of the cheap game's credits, and of the rest of its odd parts
+    # For each cheap game the coefficients of its credits, and of the rest of its odd parts
+    rho: tuple[tuple[float, float], ...]
     dof: Vector  # (n,) degrees of freedom that the pairs of coalitions leave
 
 
+class CheapGame(NamedTuple):
+    """A game that is evaluated on more coalitions than are retrained.
+
+    design (m, n): coalitions drawn by `leverage`, with values y (m,), in complementary pairs in any order,
+    each pair once; the credits of this game are computed from them. others (k, n) with values y_others (k,):
+    coalitions that dearer games are evaluated on and that are not in the design. noise_free: whether a second
+    evaluation of a coalition would give the same value.
+    """
+
+    design: ArrayLike
+    y: ArrayLike
+    others: ArrayLike | None = None
+    y_others: ArrayLike | None = None
+    noise_free: bool = False
+
+
 def combine(
-    Z_low: ArrayLike,
-    y_low: ArrayLike,
+    cheap: Sequence[CheapGame],
     Z: ArrayLike,
     y: ArrayLike,
-    y_paired: ArrayLike,
     v0: ArrayLike,
     v1: ArrayLike,
     level: float = 0.95,
 ) -> Combined:
-    """Shapley values of the retrained game: rho phi_low + phi(v_high - rho v_low).
+    """Shapley values of the retrained game: rho' phi_cheap + phi(v_retrained - rho' v_cheap).
 
-    Z_low (m_low, n) with cheap values y_low; Z (m, n) with retrained values y and cheap values y_paired of
-    the same rows. Both are drawn by `leverage`, in complementary pairs in any order, each pair once. Rows of
-    Z may be among those of Z_low (the first of them cost least) or drawn separately. v0 and v1 are the
-    retrained values of the empty and the grand coalition, as in `intervals.hc3`. Those of the cheap game are
-    not needed.
+    Z (m, n) with retrained values y, drawn by `leverage`, in complementary pairs in any order, each pair
+    once. cheap: the control games, the cheapest first. Each must have been evaluated on the coalitions of all
+    games after it, and on Z; these may be among its design (the first of its coalitions then cost least) or
+    drawn separately. v0 and v1 are the retrained values of the empty and the grand coalition, as in
+    `intervals.hc3`. Those of the cheap games are not needed.
+
+    The credits of each cheap game have the cheaper ones as controls in turn. Values of a cheap game whose
+    coalitions share sets of weights need no special care: such a game is a control in the form of the sets
+    that it has, and pairs are dealt to those at random.
 
     All pairs share one rho and one ridge. The ridge shrinks credits from few pairs towards what the cheap
-    game says of them. On average they are then closer to the true values, but biased: by a third of a
+    games say of them. On average they are then closer to the true values, but biased: by a third of a
     standard deviation at 12 to 20 pairs of 20 players, a seventh at 50. An interval is about an estimate
     without a ridge on its own player, which is not shrunk. It contains `phi`, not always in the middle.
 
@@ -84,34 +106,125 @@ def combine(
     one or two players whose contribution of up to 30 SD shows only in the retrained game
     (`benchmarks/multifidelity.py outliers`). The interval is infinite for a player that only a single pair
     distinguishes from another. The error of each pair is estimated by a fit without that pair, and added over
-    both games where they share coalitions. Raises ValuationError for bad input and for fewer than 8 pairs in
-    either game.
+    all games where they share coalitions. Raises ValuationError for bad input and for fewer than 8 pairs in
+    any game.
     """
-    rows_low, y_low = checked(Z_low, y_low)
     rows, y = checked(Z, y)
-    _, y_paired = checked(rows, y_paired)
-    if rows.shape[1] != rows_low.shape[1]:
-        raise ValuationError(
-            f"found {rows.shape[1]} players in Z and {rows_low.shape[1]} in Z_low, expected the same"
-        )
     endpoints, level = checked_endpoints(v0, v1), fraction("level", level)
-    cheap, retrained = leverage_pairs(rows_low), leverage_pairs(rows)
-    known = assisted(cheap, cheap.odd(y_low)).as_known()
-    fit = controlled(retrained, retrained.odd(y), retrained.odd(y_paired), known, cheap.find(retrained))
+    games = [CheapValues.of(game, rows.shape[1]) for game in cheap]
+    retrained = leverage_pairs(rows)
+    clusters = _numbered([game.pairs for game in games] + [retrained])
+    known: list[AssistedFit] = []
+    for place, game in enumerate(games):
+        fit = _fitted(
+            game.pairs, game.pairs.odd(game.y), games[:place], known, clusters[place], as_known=True
+        )
+        known.append(known_credits(game.pairs, fit, game.noise_free))
+    fit = _fitted(retrained, retrained.odd(y), games, known, clusters[-1])
     rounding = 0.0 if all_pairs_present(retrained) else rounding_error(y, endpoints)
     return with_intervals(fit, endpoints, level, rounding)
 
 
-def covers(k: int, m: int, n: int, method: str) -> str:
+class CheapValues(NamedTuple):
+    """A checked CheapGame: the pairs of its design, the values of its rows, and the odd part of every pair
+    that was evaluated, by the coalition without the last player."""
+
+    pairs: "WeightedPairs"
+    y: Vector
+    odd: dict[bytes, float]
+    noise_free: bool
+
+    @classmethod
+    def of(cls, game: CheapGame, n: int) -> "CheapValues":
+        design, y = checked(game.design, game.y)
+        parts = [(design, y)]
+        if game.others is not None and game.y_others is not None and len(np.asarray(game.others)):
+            parts.append(checked(game.others, game.y_others))
+        for rows, _ in parts:
+            if rows.shape[1] != n:
+                raise ValuationError(
+                    f"found {n} players in Z and {rows.shape[1]} in a cheap game, expected the same"
+                )
+        odd: dict[bytes, float] = {}
+        for rows, values in parts:
+            paired = pair_rows(rows)
+            halves = (values[paired[:, 0]] - values[paired[:, 1]]) / 2
+            odd |= {rows[j].tobytes(): float(d) for j, d in zip(paired[:, 0], halves, strict=True)}
+        return cls(leverage_pairs(design), y, odd, game.noise_free)
+
+    def odd_of(self, pairs: "WeightedPairs") -> Vector:
+        """The odd parts of pairs that may lie outside its design, (pairs,)."""
+        missing = sum(S.tobytes() not in self.odd for S in pairs.S)
+        if missing:
+            raise ValuationError(
+                f"found {missing} of {len(pairs.S)} pairs of coalitions that a cheaper game was not "
+                "evaluated on, expected all of them"
+            )
+        return np.array([self.odd[S.tobytes()] for S in pairs.S])
+
+
+def known_credits(pairs: "WeightedPairs", fit: "AssistedFit", noise_free: bool) -> "AssistedFit":
+    """The fit of a control whose pairs were drawn without replacement. Without noise, errors come from the
+    coalitions that were not drawn alone: of a size of which a share f was, the variance is 1 - f of that from
+    draws with replacement (Cochran 1977, Sampling Techniques, section 2.6)."""
+    if not noise_free:
+        return fit
+    n, size = pairs.S.shape[1], pairs.S.sum(axis=1)
+    size = np.minimum(size, n - size)
+    of_size = np.array([comb(n, int(s)) / (2 if 2 * s == n else 1) for s in size])
+    drawn = np.bincount(size)[size] / of_size
+    left = np.sqrt(np.clip(1.0 - drawn, 0.0, None))
+    by_pair = np.where(left > 0, fit.shift[:, fit.cluster], 0.0) * left
+    shift = np.zeros_like(fit.shift)
+    shift[:, fit.cluster] = by_pair
+    return fit._replace(shift=shift)
+
+
+def _numbered(designs: Sequence["WeightedPairs"]) -> list[NDArray[np.intp]]:
+    """For each design the number of each of its pairs, (pairs,): the same pair has one number in all of
+    them."""
+    number: dict[bytes, int] = {}
+    return [
+        np.array([number.setdefault(S.tobytes(), len(number)) for S in pairs.S], dtype=np.intp)
+        for pairs in designs
+    ]
+
+
+def _fitted(
+    pairs: "WeightedPairs",
+    D: Vector,
+    games: Sequence[CheapValues],
+    known: Sequence["AssistedFit"],
+    cluster: NDArray[np.intp],
+    as_known: bool = False,
+) -> "AssistedFit":
+    """Credits of one game with those of cheaper games, `known`, as controls: with those of them that give the
+    smallest estimated variance. The retrained game, the last one, has at least one of them. The coefficients
+    of the others are 0."""
+    controls = [Control(game.odd_of(pairs), fit) for game, fit in zip(games, known, strict=True)]
+    fewest = 0 if as_known else min(1, len(controls))
+    fits = []
+    for size in range(fewest, len(controls) + 1):
+        for subset in combinations(range(len(controls)), size):
+            fit = controlled(pairs, D, [controls[g] for g in subset], cluster, as_known=as_known)
+            rho = np.zeros((len(controls), 2))
+            rho[list(subset)] = fit.rho.reshape(-1, 2)
+            fits.append(fit._replace(rho=rho.ravel()))
+    return min(fits, key=AssistedFit.criterion)
+
+
+def covers(k: int, helpers: Sequence[str], n: int) -> str:
     """In words, for reports: what an interval covers.
 
-    It is computed from k retrained coalitions of n players and m coalitions of the removal method.
+    It is computed from k retrained coalitions of n players and those of the cheap games, `helpers`, each in
+    words ("96 of experts").
     """
     text = (
         "a player's Shapley value in the game of retraining, for each player separately, over the random "
         f"draw of coalitions and the noise of their evaluation, from {k} retrained coalitions with the help "
-        f"of {m} of {method}; also for a player whose contribution shows only in retraining. The fewer "
-        "coalitions are retrained, the more the credits are shrunk towards each other; the intervals "
+        f"of {' and '.join(helpers)}, as far as these correlate with it; also for a player whose "
+        "contribution shows only in retraining. The fewer coalitions are retrained, the more the credits are "
+        "shrunk towards each other; the intervals "
         "contain the credits, but are not shrunk"
     )
     return ranking_only(k, n, "retrained coalitions") + text
@@ -135,7 +248,7 @@ def with_intervals(fit: "AssistedFit", endpoints: Endpoints, level: float, round
     variance = np.maximum(own, (fit.dof * own + POOLED_PAIRS * mean) / (fit.dof + POOLED_PAIRS))
     endpoint_variance = np.tile(endpoints.variance / n**2, (n, 1))
     half = half_width(level, variance, fit.dof, endpoint_variance, endpoints.dof)
-    rho = (float(fit.rho[0]), float(fit.rho[1])) if len(fit.rho) else (0.0, 0.0)
+    rho = tuple((float(one), float(other)) for one, other in fit.rho.reshape(-1, 2))
     se = np.sqrt(variance + endpoint_variance.sum(axis=1))
     return Combined(phi, se, np.minimum(middle - half, phi), np.maximum(middle + half, phi), rho, fit.dof)
 
@@ -155,11 +268,6 @@ class WeightedPairs(NamedTuple):
     def odd(self, y: Vector) -> Vector:
         """Half the difference of each pair's values (pairs,), from the values of the rows (m,)."""
         return np.asarray((y[self.rows[:, 0]] - y[self.rows[:, 1]]) / 2, dtype=np.float64)
-
-    def find(self, others: "WeightedPairs") -> NDArray[np.intp]:
-        """The index among these of each pair of `others`, -1 where it is absent."""
-        place = {S.tobytes(): j for j, S in enumerate(self.S)}
-        return np.array([place.get(S.tobytes(), -1) for S in others.S], dtype=np.intp)
 
 
 def all_pairs_present(pairs: WeightedPairs) -> bool:
@@ -382,44 +490,57 @@ def centred(S: Coalitions) -> Vector:
     return np.asarray(S - S.mean(axis=1, keepdims=True), dtype=np.float64)
 
 
+class Control(NamedTuple):
+    """Another game: its odd parts x (pairs,) of the pairs that are fitted, and its credits."""
+
+    x: Vector
+    known: AssistedFit
+
+
 def controlled(
     pairs: WeightedPairs,
     D: Vector,
-    x: Vector,
-    known: AssistedFit,
-    parent: NDArray[np.intp],
+    controls: Sequence[Control],
+    cluster: NDArray[np.intp],
     joined: int = 0,
+    as_known: bool = False,
 ) -> AssistedFit:
-    """Credits from D (pairs,), with another game as control.
+    """Credits from D (pairs,), with other games as controls.
 
-    Its odd parts are x (pairs,) and its credits are `known`. There are two controls, because noise and
-    interactions have another best coefficient than credits: u'phi_low, whose credits are phi_low whatever
-    they are, and x - u'phi_low, whose credits are 0 with the error of phi_low. The last `joined` players are
-    null players in x. parent (pairs,) is the pair of `known` that each pair shares coalitions with, -1 for
-    none. The clusters of the result are those of `known`, then one for each pair without a parent. Raises
-    ValuationError where the error of a player in `known` is unknown.
+    Each of them gives two controls, because noise and interactions have another best coefficient than
+    credits: u'phi_low, whose credits are phi_low whatever they are, and x - u'phi_low, whose credits are 0
+    with the error of phi_low. The last `joined` players are null players in x. cluster (pairs,) is the number
+    of each pair in `shift` of the result; a pair that shares coalitions with one of a control has the number
+    that it has there. as_known: whether the result will be a control itself. Raises ValuationError where the
+    error of a player in a control is unknown.
     """
-    n = pairs.S.shape[1]
-    unknown = known.criterion()[0]
-    if unknown:
-        raise ValuationError(
-            f"found {unknown} players in the control game that only a single pair distinguishes from "
-            "another, expected more pairs (m)"
-        )
-    phi = np.append(known.phi, np.zeros(joined))
-    shift = np.vstack([known.shift, np.zeros((joined, known.shift.shape[1]))])
-    phi, shift = phi - phi.mean(), shift - shift.mean(axis=0)
-    U = centred(pairs.S)
-    X = np.stack([U @ phi, x - U @ phi], axis=1)
-    C = np.stack([phi, np.zeros(n)], axis=1)
-    # Pairs that the known credits were computed from need no penalty: regression gives the best coefficient.
-    unrelated = parent < 0
-    separate = float(np.mean(unrelated)) if not joined else 0.0
-    penalty = np.array([0.0, separate * len(D) * gram_scale(n) * np.sum(shift**2) / (n - 1)])
-    fit = assisted(pairs, D, Controls(X, C, penalty), joined)
-    by_known = fit.rho[0] * shift - (fit.rho[0] - fit.rho[1]) * (fit.T @ (U @ shift))
-    total = np.hstack([by_known, np.zeros((n, np.count_nonzero(unrelated)))])
-    cluster = np.where(unrelated, by_known.shape[1] - 1 + np.cumsum(unrelated), known.cluster[parent])
+    (J, n), U = pairs.S.shape, centred(pairs.S)
+    X, C = np.empty((J, 0)), np.empty((n, 0))
+    penalty: list[float] = []
+    shifts: list[Vector] = []
+    for x, known in controls:
+        unknown = known.criterion()[0]
+        if unknown:
+            raise ValuationError(
+                f"found {unknown} players in a control game that only a single pair distinguishes from "
+                "another, expected more pairs (m)"
+            )
+        phi = np.append(known.phi, np.zeros(joined))
+        shift = np.vstack([known.shift, np.zeros((joined, known.shift.shape[1]))])
+        phi, shift = phi - phi.mean(), shift - shift.mean(axis=0)
+        X = np.column_stack([X, U @ phi, x - U @ phi])
+        C = np.column_stack([C, phi, np.zeros(n)])
+        # Pairs that the known credits were computed from need no penalty: regression gives the best
+        # coefficient.
+        separate = 0.0 if joined else float(np.mean(~np.isin(cluster, known.cluster)))
+        penalty += [0.0, separate * J * gram_scale(n) * float(np.sum(shift**2)) / (n - 1)]
+        shifts.append(shift)
+    fit = assisted(pairs, D, Controls(X, C, np.array(penalty)), joined)
+    if as_known:
+        fit = fit.as_known()
+    total = np.zeros((n, max(1 + int(cluster.max()), *(shift.shape[1] for shift in shifts), 0)))
+    for (by_credits, by_rest), shift in zip(fit.rho.reshape(-1, 2), shifts, strict=True):
+        total[:, : shift.shape[1]] += by_credits * shift - (by_credits - by_rest) * (fit.T @ (U @ shift))
     np.add.at(total.T, cluster, fit.shift.T)
     return fit._replace(shift=total, cluster=cluster)
 

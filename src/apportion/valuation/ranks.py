@@ -53,6 +53,7 @@ def order(
     level: float = 0.95,
     *,
     sets: ArrayLike | None = None,
+    errors: Vector | None = None,
     seed: int = 0,
 ) -> Order:
     """What `leverage` coalitions establish about the order of the credits.
@@ -65,7 +66,7 @@ def order(
     seed = whole_number("seed", seed)
     if seed < 0:
         raise ValuationError(f"found seed = {seed}, expected 0 or more")
-    fit = jackknife(Z, y, v0, v1, sets)
+    fit = jackknife(Z, y, v0, v1, sets, errors)
     tie = TIE * float(np.abs([*np.asarray(y, dtype=np.float64), *fit.endpoints[:2]]).max())
     endpoint_errors = EndpointErrors(fit.slopes * np.sqrt(fit.endpoints.variance), fit.endpoints.dof)
     return order_from_errors(

@@ -20,10 +20,9 @@ from apportion.valuation.inputs import (
     fraction,
     half_width,
     proper_sizes,
-    rounding_error,
 )
-from apportion.valuation.intervals import is_exhaustive
-from apportion.valuation.set_noise import FEWEST_SETS, moderated
+from apportion.valuation.intervals import largest_rounding
+from apportion.valuation.set_noise import FEWEST_SETS, checked_sets, known_by_one_pair, moderated
 from apportion.valuation.shapley import average_repeats, refuse_missing_sizes, weighted
 
 FEWEST_DOF = 4.0
@@ -91,10 +90,11 @@ def semivalue_fit(
     what the fit leaves of them (HC3), change in it; a coalition whose complement is missing is a pair by
     itself. Degrees of freedom count the pairs that determine a semivalue, which are few where small
     coalitions have most of the weight. sets (m,) are as in `intervals.hc3`: with three or more the errors of
-    each player are scaled as in `set_noise`. Raises as `semivalue` does.
+    each player are scaled as in `set_noise`. Raises as `semivalue` does, and for sets that are not as in
+    `set_noise.checked_sets`.
     """
     rows, y = checked(Z, y)
-    of_rows = None if sets is None else np.asarray(sets)[distinct(rows)[0]]
+    of_rows = None if sets is None else checked_sets(sets, rows)[distinct(rows)[0]]
     rows, y = average_repeats(rows, y)
     endpoints = checked_endpoints(v0, v1)
     n = rows.shape[1]
@@ -104,43 +104,85 @@ def semivalue_fit(
     count = np.bincount(size, minlength=n + 1)[1:n]
     size_weight = _size_weights(p) * s * (n - s) / (n * (n - 1))  # they sum to one
     refuse_missing_sizes(s[count == 0], size_weight[count == 0])
-    phi, residual, remaining = _estimated(rows, y[:, None], endpoints.v0, endpoints.v1, p)
+    found = _estimated(rows, y, endpoints.v0, endpoints.v1, p)
     first, pair = complementary_pairs(rows)
-    left = np.where(remaining > 1e-8, residual[:, 0] / np.maximum(remaining, 1e-8), np.inf)
-    known = np.isfinite(left)
-    influence = _estimated(rows, np.eye(len(rows)), 0.0, 0.0, p)[0]  # (n, m) of each value on each semivalue
-    by_pair = np.eye(len(first))[pair]
-    shift = (influence * np.where(known, left, 0.0)) @ by_pair
-    rounding = 0.0 if is_exhaustive(rows) else rounding_error(y, endpoints)
+    left = found.residual / np.maximum(found.remaining, 1e-8)
+    shift = _summed(found.influence * left, pair)
+    rounding = largest_rounding(rows, y, endpoints)
     # A row that alone decides something leaves the errors unknown; so do residuals that are rounding.
-    if not known.all() or np.abs(residual).max() <= rounding:
-        shift = np.full_like(shift, np.inf)
-    power = influence**2 @ by_pair
+    unknown = found.remaining.min() <= 1e-8 or np.abs(found.residual).max() <= rounding
+    shift[unknown | _known_by_one_pair(rows[first])] = np.inf
+    power = _summed(found.influence**2, pair)
     pairs = power.sum(axis=1) ** 2 / np.sum(power**2, axis=1)  # that determine each semivalue, at most all
     dof = np.maximum(pairs * (1 - (n + 1) / len(first)), min(FEWEST_DOF, max(len(first) - n - 1, 1)))
-    nothing = np.zeros((len(rows), 1))
-    slopes = np.hstack([_estimated(rows, nothing, *ends, p)[0] for ends in ((1.0, 0.0), (0.0, 1.0))])
     if of_rows is not None and len(names := np.unique(of_rows)) >= FEWEST_SETS:
-        by_set = np.column_stack([shift[:, of_rows[first] == name].sum(axis=1) for name in names])
+        by_set = _summed(shift, np.searchsorted(names, of_rows[first]))
         # Residuals are small beside errors, because the fit follows the sets: by this factor for equal sets.
         by_set *= len(names) / (len(names) - 1)
         ratio, ratio_dof = moderated(by_set, np.sum(shift**2, axis=1))
         shift, dof = shift * np.sqrt(ratio)[:, None], 1.0 / (1.0 / dof + 1.0 / ratio_dof)
-    return SemivalueFit(phi[:, 0], shift, dof, slopes, endpoints)
+    return SemivalueFit(found.phi, shift, dof, found.slopes, endpoints)
 
 
-def _estimated(rows: Coalitions, y: Vector, v0: float, v1: float, p: Vector) -> tuple[Vector, Vector, Vector]:
-    """Semivalues (n, k) of k games with values y (m, k), residuals (m, k) of the fit, and one minus the
-    leverage of each row (m,)."""
+class _Estimated(NamedTuple):
+    """Semivalues (n,), and how they follow from the values: phi = influence y + slopes (v0, v1)."""
+
+    phi: Vector
+    residual: Vector  # (m,) of the fit
+    remaining: Vector  # (m,) one minus the leverage of each row
+    influence: Vector  # (n, m)
+    slopes: Vector  # (n, 2)
+
+
+def _estimated(rows: Coalitions, y: Vector, v0: float, v1: float, p: Vector) -> _Estimated:
     n, size = rows.shape[1], rows.sum(axis=1)
-    count = np.bincount(size, minlength=n + 1)[1:n]
-    own, shapley = (_size_weights(q) / np.maximum(count, 1) for q in (p, np.full(n, 1 / n)))
-    fit = weighted(rows, y, v0, v1, ((own + shapley) / 2)[size - 1], even=2)
+    count = np.maximum(np.bincount(size, minlength=n + 1)[1:n], 1)
+    own, shapley = ((_size_weights(q) / count)[size - 1] for q in (p, np.full(n, 1 / n)))
+    w = (own + shapley) / 2
     U = rows - size[:, None] / n
-    phi = fit.phi + U.T @ (own[size - 1] * fit.residual.T).T
-    phi = phi - phi.mean(axis=0)
-    steps = np.diff(_mean_by_size(size, y - U @ phi, v0, v1, n), axis=0)
-    return phi + p @ steps, fit.residual, 1.0 - fit.leverage
+
+    def mean_step(values: Vector, v0: float, v1: float) -> Vector:
+        """The mean of all players (k,) in k games with values (m, k)."""
+        return np.asarray(p @ np.diff(_mean_by_size(size, values, v0, v1, n), axis=0), dtype=np.float64)
+
+    fit = weighted(rows, y, v0, v1, w, even=2)
+    centred = fit.phi + U.T @ (own * fit.residual)
+    centred = centred - centred.mean()
+    phi = centred + mean_step((y - U @ centred)[:, None], v0, v1)
+
+    # With R the matrix (m, m) from values to residuals, W R is symmetric. U' diag(own) R is therefore the
+    # transpose of W R W^-1 diag(own) U, the residuals of n games.
+    residuals = weighted(rows, U * (own / w)[:, None], 0.0, 0.0, w, even=2).residual
+    differences = fit.A + (w[:, None] * residuals).T
+    differences = differences - differences.mean(axis=0)
+    of_size = mean_step(np.eye(n - 1)[size - 1], 0.0, 0.0)  # of the mean value of each size 1..n-1
+    of_row = (of_size / count)[size - 1]
+    # The fit is one to y - v0 - (v1 - v0) size/n.
+    by_ends = differences @ np.column_stack([size / n - 1, -size / n])
+    ends = np.concatenate([mean_step(np.zeros((len(rows), 1)), *end) for end in ((1.0, 0.0), (0.0, 1.0))])
+    return _Estimated(
+        phi=phi,
+        residual=fit.residual,
+        remaining=1.0 - fit.leverage,
+        influence=differences + of_row - (of_row @ U) @ differences,
+        slopes=by_ends + ends - (of_row @ U) @ by_ends,
+    )
+
+
+def _known_by_one_pair(rows: Coalitions) -> NDArray[np.bool_]:
+    """Which players (n,) only a single pair distinguishes from another, by one row (pairs, n) of each pair.
+
+    What is left of the two rows of such a pair is the same, and says nothing about their difference.
+    """
+    n, size = rows.shape[1], rows.sum(axis=1, keepdims=True)
+    axes, scale, right = np.linalg.svd(rows - size / n, full_matrices=False)
+    axes, scale, right = axes[:, : n - 1], scale[: n - 1], right[: n - 1]
+    return known_by_one_pair(axes, (right.T / scale) @ axes.T)
+
+
+def _summed(values: Vector, group: NDArray[np.intp]) -> Vector:
+    """Sums of values (n, m) over each group of columns, (n, groups)."""
+    return np.stack([np.bincount(group, weights=row) for row in values])
 
 
 def banzhaf_weights(n: int) -> Vector:

@@ -106,6 +106,7 @@ def look(
     *,
     most: int,
     sets: ArrayLike | None = None,
+    errors: Vector | None = None,
 ) -> Look:
     """Intervals and order from the coalitions so far.
 
@@ -114,8 +115,8 @@ def look(
     """
     nominal = levels(looks, level, spending, most=most)[-1]
     chance = spent(looks, level, spending, most=most)[-1]
-    low, high = hc3(Z, y, v0, v1, float(nominal), sets)
-    established = order(Z, y, v0, v1, float(min(1 - chance, MAX_LEVEL)), sets=sets)
+    low, high = hc3(Z, y, v0, v1, float(nominal), sets, errors)
+    established = order(Z, y, v0, v1, float(min(1 - chance, MAX_LEVEL)), sets=sets, errors=errors)
     return Look(low, high, established, checked_endpoints(v0, v1).gain)
 
 

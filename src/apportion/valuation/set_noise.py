@@ -3,9 +3,9 @@
 All coalitions of one set share the noise of its training, which no residual shows: a set r moves the credits
 of every coalition by its own beta_r. The odd parts D of pairs of coalitions follow a mixed model
 
-D = u' phi + functions of size + u' beta_r + e, beta_r of variance lambda sigma^2, e of variance sigma^2 / w,
+D = u' phi + functions of size + (z - 1/2)' beta_r + e, beta_r of variance lambda sigma^2, e of sigma^2 / w,
 
-with u a coalition less its share of players and w the weight of its pair. lambda is the restricted
+with z a coalition, u = z less its share of players and w the weight of its pair. lambda is the restricted
 maximum-likelihood estimate (REML, Patterson & Thompson 1971), and phi generalised least squares. With lambda
 = 0 it is the fit of `shapley.leverage`.
 
@@ -21,7 +21,7 @@ assessing differential expression, sections 3 and 6.2), and never below 1. See d
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import digamma, polygamma
 
@@ -32,6 +32,8 @@ from apportion.valuation.inputs import proper_sizes
 FEWEST_SETS = 3
 LOG_LAMBDA = (-12.0, 8.0)  # bounds of the logarithm of lambda that is searched; 0 is tried as well
 FULL = 1e-8  # where 1 - leverage of a pair, or of a direction of a set, is below this, nothing is left of it
+ALIKE = 1e-10  # functions of size that differ by less than this share of their size are one function
+BLOCK = 256  # pairs of coalitions whose part of the hat matrix is in memory at once
 
 
 class SetFit(NamedTuple):
@@ -44,47 +46,64 @@ class SetFit(NamedTuple):
     slopes: Vector  # (n, 2) derivatives of the credits by v0 and by v1
 
 
+def checked_sets(sets: ArrayLike, rows: Coalitions) -> NDArray[np.intp]:
+    """The set of weights of each of the rows (m, n), (m,).
+
+    Raises ValuationError unless these are whole numbers, one for each row, and all rows of a coalition and of
+    its complement are of one set.
+    """
+    try:
+        array = np.asarray(sets)
+    except ValueError:
+        array = np.empty(0)
+    if array.shape != (len(rows),) or array.dtype.kind not in "iu":
+        raise ValuationError(
+            f"found sets of shape {array.shape} and type {array.dtype}, expected ({len(rows)},) whole numbers"
+        )
+    first, pair = complementary_pairs(rows)
+    apart = np.count_nonzero(np.bincount(pair, weights=array != array[first][pair]))
+    if apart:
+        raise ValuationError(
+            f"found a coalition and its complement in more than one set of weights ({apart} such pairs), "
+            "expected all rows of a pair in one"
+        )
+    return array.astype(np.intp)
+
+
 def fit(
     rows: Coalitions, y: Vector, v0: float, v1: float, sets: NDArray[np.intp], rounding: float = 0.0
 ) -> SetFit:
-    """The fit of rows (m, n), each coalition once and with its complement in the same set, with values y (m,)
-    and the set of each row (m,). Where no residual is above `rounding`, all errors are unknown.
+    """The fit of rows (m, n), each coalition once and with its complement, with values y (m,) and sets (m,)
+    as `checked_sets` gives them. Where no residual is above `rounding`, all errors are unknown.
 
-    Raises ValuationError for rows that are not such pairs, fewer than three sets, and too few pairs.
+    Raises ValuationError for missing complements, fewer than three sets, and too few pairs.
     """
     proper_sizes(rows)
     first, pair = complementary_pairs(rows)
-    if np.any(np.bincount(pair) != 2) or np.any(sets != sets[first][pair]):
+    if alone := np.count_nonzero(np.bincount(pair) != 2):
         raise ValuationError(
-            "found coalitions without their complement, or in another set than it, expected pairs of one set "
-            "where sets of weights are shared"
+            f"found {alone} coalitions without their complement, expected complementary pairs where sets of "
+            "weights are shared"
         )
     parts = [np.flatnonzero(sets[first] == name) for name in np.unique(sets)]
     if len(parts) < FEWEST_SETS:
         raise ValuationError(f"found {len(parts)} sets of weights, expected at least {FEWEST_SETS}")
     model = _model(rows, first, pair, y, v1 - v0)
-    rank = model.X.shape[1]
-    if len(first) < rank + 2:
-        raise ValuationError(
-            f"found {len(first)} pairs of coalitions, expected at least {rank + 2}, better {2 * rank} (m)"
-        )
-    if np.linalg.matrix_rank(model.X) < rank:
-        raise ValuationError(
-            f"found {len(first)} pairs of coalitions that do not distinguish all players, expected others: "
-            "take another seed or more of them (m)"
-        )
-    white = _whitened(model, parts, _set_variance(model, parts))
-    gram: Vector = np.linalg.pinv(white.X.T @ white.X, hermitian=True).astype(np.float64)
-    theta = gram @ (white.X.T @ white.D)
-    T = model.basis @ (gram @ white.X.T)[: model.basis.shape[1]]  # of each credit by each whitened odd part
+    # Whitening mixes the odd parts of a set, so that none has a leverage of 1 any more. What a single pair
+    # decides is therefore found before it.
+    unknown = known_by_one_pair(*_solved(model)[:2])
+    directions = _directions(model, parts)
+    white = _whitened(model, directions, _set_variance(model, directions))
+    axes, T, theta = _solved(white)
     residual = white.D - white.X @ theta
-    remaining = 1.0 - np.einsum("pi,ij,pj->p", white.X, gram, white.X)
-    full = remaining < FULL
     odd_residual = (model.D - model.X @ theta) / model.root
-    unknown = full & (np.abs(T) > 1e-6 * np.abs(T).max()) | (np.abs(odd_residual).max() <= rounding)
-    shift = np.where(unknown, np.inf, T * residual / np.sqrt(np.where(full, 1.0, remaining)))
-    dof = _degrees_of_freedom(white.X, gram, np.where(full, 0.0, T**2 / np.where(full, 1.0, remaining)))
-    ratio, ratio_dof = moderated(_set_errors(white.X, gram, T, residual, parts), np.sum(shift**2, axis=1))
+    unknown |= known_by_one_pair(axes, T) | (np.abs(odd_residual).max() <= rounding)
+    remaining = 1.0 - np.sum(axes**2, axis=1)
+    full = remaining < FULL
+    left = np.where(full, 1.0, remaining)
+    shift = np.where(unknown[:, None], np.inf, T * residual / np.sqrt(left))
+    dof = degrees_of_freedom(axes, np.where(full, 0.0, T**2 / left))
+    ratio, ratio_dof = moderated(_set_errors(axes, T, residual, parts), np.sum(shift**2, axis=1))
     by_gain = (1.0 - (T @ white.off) * rows.shape[1]) / rows.shape[1]
     return SetFit(
         phi=(v1 - v0) / rows.shape[1] + T @ white.D,
@@ -120,44 +139,76 @@ def _model(
     root = np.sqrt(size_shares("shapley_kernel", n, 2 * J)[size] / size_shares("leverage", n, 2 * J)[size])
     basis = np.linalg.qr(np.eye(n)[:, 1:] - 1.0 / n)[0]
     count = min((n - 1) // 2, 2 if 2 * n <= J else 1 if n < J else 0)  # as in `shapley.weighted`
-    sizes = np.stack([off, off**3], axis=1)[:, :count]
-    X = np.hstack([(own - size[:, None] / n) @ basis, sizes])
-    return _Model(X * root[:, None], D * root, off * root, root, basis)
+    sizes = np.stack([off, off**3], axis=1)[:, :count] * root[:, None]
+    sizes, scale, _ = np.linalg.svd(sizes, full_matrices=False)
+    players = (own - size[:, None] / n) @ basis * root[:, None]
+    X = np.hstack([players, sizes[:, scale > ALIKE * scale[:1]]])
+    rank = X.shape[1]
+    if rank + 2 > J:
+        raise ValuationError(
+            f"found {J} pairs of coalitions, expected at least {rank + 2}, better {2 * rank} (m)"
+        )
+    return _Model(X, D * root, off * root, root, basis)
 
 
-def _whitened(model: _Model, parts: list[NDArray[np.intp]], ratio: float) -> _Model:
+def _solved(model: _Model) -> tuple[Vector, Vector, Vector]:
+    """Orthonormal axes (pairs, k) of the columns of X, the derivative T (n, pairs) of each credit by each odd
+    part, and the coefficients (k,). The hat matrix is axes axes'; it is never formed as a whole."""
+    axes, scale, right = np.linalg.svd(model.X, full_matrices=False)
+    if scale[-1] <= scale[0] * len(axes) * np.finfo(float).eps:
+        raise ValuationError(
+            f"found {len(axes)} pairs of coalitions that do not distinguish all players, expected others: "
+            "take another seed or more of them (m)"
+        )
+    inverse = right.T / scale
+    return axes, model.basis @ inverse[: model.basis.shape[1]] @ axes.T, inverse @ (axes.T @ model.D)
+
+
+def known_by_one_pair(axes: Vector, T: Vector) -> NDArray[np.bool_]:
+    """Which players (n,) only a single pair distinguishes from another: one with a leverage of 1 that changes
+    their credit by more than rounding. axes and T are as in `_solved`."""
+    full = 1.0 - np.sum(axes**2, axis=1) < FULL
+    return np.asarray((full & (np.abs(T) > 1e-6 * np.abs(T).max())).any(axis=1), dtype=np.bool_)
+
+
+class _Directions(NamedTuple):
+    """Of one set, orthonormal directions in which its noise moves its odd parts."""
+
+    part: NDArray[np.intp]  # the pairs of the set
+    axes: Vector  # (pairs of the set, directions)
+    scale: Vector  # (directions,) how far noise of variance 1 moves them
+
+
+def _directions(model: _Model, parts: list[NDArray[np.intp]]) -> list[_Directions]:
+    """beta moves the odd part of a coalition z by (z - 1/2)' beta. That is u' beta, a difference between
+    players, and (s/n - 1/2) times the sum of beta: beta along the unit vector (1, ..., 1) / sqrt(n), times
+    sqrt(n) (s/n - 1/2). The two are independent, because the basis and this vector are orthonormal. Functions
+    of size in X are those of all sets together, so they do not hold what a set adds to them."""
+    n = len(model.basis)
+    moved = np.column_stack([model.X[:, : n - 1], np.sqrt(n) * model.off])
+    return [_Directions(part, *np.linalg.svd(moved[part], full_matrices=False)[:2]) for part in parts]
+
+
+def _whitened(model: _Model, directions: list[_Directions], ratio: float) -> _Model:
     """The model times the symmetric root of the inverse covariance of its errors, for lambda = `ratio`."""
     if ratio == 0.0:
         return model
     X, D, off = model.X.copy(), model.D.copy(), model.off.copy()
-    for part, axes, scale in _directions(model, parts):
+    for part, axes, scale in directions:
         shrink = 1.0 / np.sqrt(1.0 + ratio * scale**2) - 1.0
         for values in (X, D, off):
             values[part] += axes @ (shrink * (axes.T @ values[part]).T).T
     return model._replace(X=X, D=D, off=off)
 
 
-def _directions(
-    model: _Model, parts: list[NDArray[np.intp]]
-) -> list[tuple[NDArray[np.intp], Vector, Vector]]:
-    """For each set, orthonormal directions (pairs of the set, n - 1) in which its noise moves the odd parts,
-    and their scale."""
-    players = model.basis.shape[1]
-    found = []
-    for part in parts:
-        axes, scale, _ = np.linalg.svd(model.X[part, :players], full_matrices=False)
-        found.append((part, axes, scale))
-    return found
-
-
-def _set_variance(model: _Model, parts: list[NDArray[np.intp]]) -> float:
+def _set_variance(model: _Model, directions: list[_Directions]) -> float:
     """The REML estimate of lambda."""
-    scales = np.concatenate([scale for _, _, scale in _directions(model, parts)])
+    scales = np.concatenate([of_set.scale for of_set in directions])
     J, k = model.X.shape
 
     def loss(log_ratio: float) -> float:
         ratio = float(np.exp(log_ratio)) if np.isfinite(log_ratio) else 0.0
-        white = _whitened(model, parts, ratio)
+        white = _whitened(model, directions, ratio)
         theta, _, rank, singular = np.linalg.lstsq(white.X, white.D, rcond=None)
         power = float(np.sum((white.D - white.X @ theta) ** 2))
         if power <= 0 or rank < k:
@@ -170,27 +221,35 @@ def _set_variance(model: _Model, parts: list[NDArray[np.intp]]) -> float:
     return float(np.exp(best.x)) if best.fun < loss(-np.inf) - 1e-6 else 0.0
 
 
-def _degrees_of_freedom(X: Vector, gram: Vector, part: Vector) -> Vector:
-    """Those of sums of `part` (n, pairs) times squared residuals of the regression on X, (n,), as in
-    `intervals`."""
-    M = np.eye(len(X)) - X @ gram @ X.T
-    square = np.sum((part @ M**2) * part, axis=1)
-    mean = part @ np.diagonal(M)
+def degrees_of_freedom(axes: Vector, part: Vector, block: int = BLOCK) -> Vector:
+    """Those of sums of `part` (n, pairs) times squared residuals of a regression, (n,), after Bell &
+    McCaffrey 2002; at least 1.
+
+    Residuals are M e of independent errors e, M = I - axes axes' with orthonormal axes (pairs, k). The sum is
+    the quadratic form e' M diag(part) M e, which has tr(M part)^2 / tr(M part M part) degrees of freedom. At
+    most `block` columns of M are in memory.
+    """
+    mean, square = part @ (1.0 - np.sum(axes**2, axis=1)), np.zeros(len(part))
+    for at in range(0, len(axes), block):
+        rows = slice(at, at + block)
+        M = -(axes @ axes[rows].T)
+        M[rows] += np.eye(M.shape[1])
+        square += np.sum((part @ M**2) * part[:, rows], axis=1)
+    # Where no pair has a part, the sum follows from pairs with full leverage, and its error is unknown.
     dof = np.divide(mean**2, square, out=np.ones(len(part)), where=square > 0)
     return np.asarray(np.maximum(dof, 1.0), dtype=np.float64)
 
 
-def _set_errors(
-    X: Vector, gram: Vector, T: Vector, residual: Vector, parts: list[NDArray[np.intp]]
-) -> Vector:
+def _set_errors(axes: Vector, T: Vector, residual: Vector, parts: list[NDArray[np.intp]]) -> Vector:
     """The error of each credit that each set causes, (n, sets), corrected for what the fit takes of it
-    (HC2)."""
+    (HC2): by the inverse root of the block M = I - A A' of the set, A its rows of axes (pairs, k). Along the
+    left singular vectors of A it has the eigenvalues 1 - (singular value)^2, elsewhere 1."""
     errors = []
     for part in parts:
-        M = np.eye(len(part)) - X[part] @ gram @ X[part].T
-        scale, axes = np.linalg.eigh(M)
-        root = np.where(scale > FULL, 1.0 / np.sqrt(np.maximum(scale, FULL)), 0.0)
-        errors.append(T[:, part] @ (axes @ (root * (axes.T @ residual[part]))))
+        own, scale, _ = np.linalg.svd(axes[part], full_matrices=False)
+        left = 1.0 - scale**2
+        change = np.where(left > FULL, 1.0 / np.sqrt(np.maximum(left, FULL)), 0.0) - 1.0
+        errors.append(T[:, part] @ (residual[part] + own @ (change * (own.T @ residual[part]))))
     return np.column_stack(errors)
 
 
