@@ -304,8 +304,9 @@ def test_own_images_of_a_design_of_their_own_and_of_the_credits_coalitions_are_a
     assert np.array_equal(wanted.masks("control_design"), coalitions.draw("leverage", 6, 16, 1))
     every = Wanted(6, *SIX, "valuation.own_images=512")
     assert len({item.key for item in every.of("control_design")}) == 2**6 - 2
-    for without in ("valuation.own_images=0", "removal={method: own_images}"):
-        assert not Wanted(6, *SIX, "valuation.own_images=16", without).of("control")
+    assert not Wanted(6, *SIX).of("control")
+    with pytest.raises(ConfigError, match=r"found valuation\.own_images beside removal\.method 'own_images'"):
+        Wanted(6, *SIX, "valuation.own_images=16", "removal={method: own_images}")
 
 
 def test_too_few_own_images_to_be_a_control_are_refused():

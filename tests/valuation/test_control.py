@@ -81,6 +81,21 @@ def test_numbering_of_players_does_not_matter():
     )
 
 
+def test_too_small_a_design_of_the_control_does_not_make_credits_worse():
+    """Its own errors count. With 16 coalitions they are larger than what it explains."""
+    n, rng, used = 10, np.random.default_rng(4), []
+    for j in range(10):
+        value, _ = scaled(n, rng)
+        Z, few, every = (
+            draw("leverage", n, 60, j),
+            draw("leverage", n, 16, j),
+            draw("leverage", n, 2**n - 2, j),
+        )
+        y = value(Z) + 0.3 * rng.normal(size=60)
+        used.append([adjusted(Z, y, own_images(value, design, Z)) is not None for design in (few, every)])
+    assert np.sum(used, axis=0).tolist() == [0, 10]
+
+
 def coverage(n, m, own, sets, reps, share=0.9, noise=0.2):
     """Share of (game, player) covered, mean; lowest player; share of data sets with a false statement of
     order; and the median width relative to that without the control."""

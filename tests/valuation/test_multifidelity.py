@@ -620,6 +620,21 @@ def test_a_useless_second_game_is_left_out():
     assert both.se == pytest.approx(alone.se)
 
 
+@pytest.mark.parametrize("n", [5, 6, 8])
+def test_games_that_are_too_many_for_few_pairs_are_left_out(n):
+    """Eight retrained pairs allow one control, not two."""
+    (truth, own, other), endpoints, _ = three_games(n, np.random.default_rng(n))
+    every, design = draw("leverage", n, 2**n - 2, 1), draw("leverage", n, min(40, 2**n - 2), 0)
+    Z = design[:16]
+    games = [
+        CheapGame(every, own(every), design, own(design), noise_free=True),
+        CheapGame(design, truth(design) + other(design)),
+    ]
+    result = combine(games, Z, truth(Z), *endpoints)
+    assert sum(rho != (0.0, 0.0) for rho in result.rho) == 1
+    assert np.isfinite(result.phi).all()
+
+
 def test_a_cheaper_game_needs_the_coalitions_of_dearer_ones():
     Z_low, Z = draw("leverage", 8, 60, 0), draw("leverage", 8, 40, 1)
     games = [CheapGame(Z_low, Z_low.sum(axis=1)), CheapGame(Z, Z.sum(axis=1))]

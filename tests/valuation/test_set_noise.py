@@ -342,11 +342,26 @@ def test_moderated_ratios_are_between_those_of_the_player_and_of_all():
     errors = 3 * sd[:, None] * rng.normal(size=(40, d + 1))
     variance = rng.uniform(1, 2, size=40)
     own = np.sum(errors**2, axis=1) / variance
-    scale, prior_dof = set_noise._prior(own, d)
+    alone = set_noise._outlying(own, d)
+    scale, prior_dof = set_noise._prior(own[~alone], d)
     ratio, dof = set_noise.moderated(errors, variance)
     assert prior_dof < 50
-    assert ratio == pytest.approx(np.maximum(1, (prior_dof * scale + d * own) / (prior_dof + d)))
-    assert np.unique(dof) == pytest.approx([prior_dof + d])
+    assert 0 < alone.sum() < 8
+    drawn = np.maximum(1, (prior_dof * scale + d * own) / (prior_dof + d))
+    assert ratio == pytest.approx(np.where(alone, own, drawn))
+    assert dof == pytest.approx(np.where(alone, d, prior_dof + d))
+
+
+def test_a_player_whose_set_errors_are_unlike_the_others_keeps_its_own():
+    """It does not make the others' larger, and has its own few degrees of freedom."""
+    d, n, rng = 2, 12, np.random.default_rng(1)
+    errors = 2 * rng.normal(size=(n, d + 1))
+    before = set_noise.moderated(errors, np.ones(n))[0]
+    errors[0] *= 30 / np.sqrt(np.sum(errors[0] ** 2))
+    ratio, dof = set_noise.moderated(errors, np.ones(n))
+    assert (ratio[0], dof[0]) == pytest.approx((900, d))
+    assert dof[1:].min() > d
+    assert ratio[1:].mean() < 1.3 * before[1:].mean()
 
 
 def test_players_that_move_together_have_the_degrees_of_freedom_of_one():
@@ -360,7 +375,7 @@ def test_players_that_move_together_have_the_degrees_of_freedom_of_one():
 def test_equal_ratios_are_replaced_by_their_mean():
     """Independent players of one variance: their ratios differ by chance alone."""
     d, n = 3, 15
-    own = 4 * chi2.ppf((np.arange(n) + 0.5) / n, d) / d
+    own = 4 * chi2.ppf((np.arange(n) + 2) / (n + 3), d) / d
     directions = np.random.default_rng(0).normal(size=(n, d + 1))
     errors = directions * np.sqrt(own / np.sum(directions**2, axis=1))[:, None]
     ratio, dof = set_noise.moderated(errors, np.ones(n))

@@ -50,6 +50,11 @@ class Config(Strict):
                 "found valuation.retrained beside removal.method 'retrain', expected another removal "
                 "method: with this one every coalition is retrained"
             )
+        if self.valuation.own_images and not self.removal.generates:
+            raise ValueError(
+                f"found valuation.own_images beside removal.method {self.removal.method!r}, expected another "
+                "removal method: with this one every coalition is measured by its own images"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:

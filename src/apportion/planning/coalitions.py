@@ -90,7 +90,7 @@ def _of_design(config: Config, manifest: Manifest, games: Games, look: int) -> I
         yield from _endpoints(config, manifest, truth, endpoint_seeds, "retrained_v0", "retrained_v1")
         for seed, mask in zip(seeds[: options.retrained.coalitions], Z, strict=False):
             yield Wanted.of(truth, manifest, seed, mask, "retrained")
-    if options.own_images and config.removal.generates:
+    if options.own_images:
         yield from _of_control(options, manifest, games["baseline"], Z)
 
 

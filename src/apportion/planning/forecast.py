@@ -15,11 +15,13 @@ RECORDS = 20
 
 def forecast(this_round: Round, pending: list[Wanted]) -> str:
     """The expected time of the pending evaluations, in words, with the training of the models that they share
-    and that are not there, each once (without the base model); empty where the ledger has none of a game."""
+    and that are not there, each once (without the base model); empty where the ledger has none of a game. Own
+    images, which take milliseconds, are not counted."""
     ledger, seconds = this_round.ledger, 0.0
     if not pending:
         return ""
-    for game in sorted({item.game for item in pending}):
+    own_images = this_round.plan.games.get("baseline")
+    for game in sorted({item.game for item in pending if item.game != own_images}):
         known = sorted(ledger.keys(game))[:RECORDS]
         if not known:
             return ""

@@ -42,14 +42,11 @@ def make(this_round: Round, shard: int = 0) -> int:
     made = 0
     with bar(len(todo), f"score {shard}", "coalition") as progress:
         for item in todo:
-            game, spent = this_round.games[item.game], Cost(device=scorer.device)
+            images, spent = None, Cost(device=scorer.device)
             if this_round.generates(item):
                 images, spent = load_samples(store, this_round.samples_key(item))
             with timed() as clock:
-                if this_round.generates(item):
-                    values = scorer.values(game, images)
-                else:
-                    values = scorer.values_of_data(game, this_round.data(item))
+                values = scorer.values(this_round.games[item.game], images, this_round.data(item))
             record = Evaluation(
                 key=item.key,
                 game=item.game,
@@ -78,22 +75,19 @@ class Scorer:
         self._network, self._reference = cache(self._read_network), cache(self._read_reference)
         self._embedded = cache(self._embed)
 
-    def values(self, game: Game, images: NDArray[uint8]) -> dict[str, float]:
-        """Every property of images uint8 (k, 3, side, side). Raises PropertyError, NotFound or Damaged."""
-        pixels = torch.from_numpy(images)
+    def values(self, game: Game, images: NDArray[uint8] | None, data: Sequence[str]) -> dict[str, float]:
+        """Every property of images uint8 (k, 3, side, side) or, where these are None, of the training images
+        of the data with these hashes, which are embedded once for all coalitions. Raises PropertyError,
+        NotFound or Damaged."""
         values: dict[str, float] = {}
-        for names, network, against in _groups(game):
-            values |= measure(names, pixels, self._network(network), self._reference(against))
-        return values
-
-    def values_of_data(self, game: Game, data: Sequence[str]) -> dict[str, float]:
-        """Every property of the training images of the data with these hashes. Images are embedded once for
-        all coalitions. Raises PropertyError, NotFound or Damaged."""
-        values: dict[str, float] = {}
-        for names, network, against in _groups(game):
-            parts = [self._embedded(tuple(names), network, item, game.recipe.resolution) for item in data]
-            together = EmbeddedImages(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-            values |= measured(names, together, self._reference(against))
+        for names, network, address in _groups(game):
+            against = self._reference(address)
+            if images is not None:
+                values |= measure(names, torch.from_numpy(images), self._network(network), against)
+            else:
+                parts = [self._embedded(tuple(names), network, item, game.recipe.resolution) for item in data]
+                together = EmbeddedImages(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+                values |= measured(names, together, against)
         return values
 
     def _embed(

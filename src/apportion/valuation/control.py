@@ -26,6 +26,9 @@ PAIRS_LEFT_OVER = 4
 """Pairs beyond the coefficients of the fit, at least: with fewer, rho is too uncertain."""
 
 
+NONE_LEFT = 1e-9  # of a pair, where the fit passes through it
+
+
 class Adjusted(NamedTuple):
     """Values y (m,) with the Shapley values of the game, and less noise for a fit of them. errors (n,
     sources): what the errors of the control's own Shapley values add to the error of each credit; products of
@@ -40,10 +43,10 @@ def adjusted(Z: Coalitions, y: Vector, control: CheapGame) -> Adjusted | None:
     """The values y (m,) of coalitions Z (m, n), which are complementary pairs of the `leverage` design, with
     the help of a control that was evaluated on them too.
 
-    None where that does not lower the errors with which pairs are predicted that the fit leaves out, and
-    where there are too few pairs. rho is fitted to all pairs but the one that it is used for, so that no pair
-    chooses its own. Where all coalitions were evaluated it is the same for all pairs, so that credits stay
-    exact.
+    None where the estimated variance of all credits together, with the errors of the control, does not become
+    smaller, and where there are too few pairs. rho is fitted to all pairs but the one that it is used for, so
+    that no pair chooses its own. Where all coalitions were evaluated it is the same for all pairs, so that
+    credits stay exact.
     Raises ValuationError for coalitions that are not such pairs or that the control lacks, and for a control
     of fewer than eight pairs.
     """
@@ -63,15 +66,15 @@ def adjusted(Z: Coalitions, y: Vector, control: CheapGame) -> Adjusted | None:
     rest = own_odd - centred(game.pairs.S) @ phi
     trend = np.linalg.lstsq(own_sizes * root[:, None], rest * root, rcond=None)[0]
     c, D = game.odd_of(pairs) - centred(pairs.S) @ phi - _sizes(pairs) @ trend, pairs.odd(y)
-    without, _ = _left_out(nuisance, D, pairs.weight)
-    residual, coefficients = _left_out(np.column_stack([nuisance, c]), D, pairs.weight)
-    if not np.sum(pairs.weight * residual**2) < np.sum(pairs.weight * without**2):
-        return None
+    coefficients = _coefficients(np.column_stack([nuisance, c]), D, pairs.weight)
     rho = float(np.average(coefficients, weights=pairs.weight))
     if all_pairs_present(pairs):
         coefficients = np.full(J, rho)
-    values = y.copy()
     change = coefficients * c
+    without, by_pairs = (_variance(nuisance, odd, pairs.weight, len(phi)) for odd in (D, D - change))
+    if not by_pairs + np.sum((rho * shift) ** 2) < without:
+        return None
+    values = y.copy()
     values[pairs.rows[:, 0]] -= change
     values[pairs.rows[:, 1]] += change
     return Adjusted(values, rho * shift, rho)
@@ -91,13 +94,24 @@ def _sizes(pairs: WeightedPairs) -> Vector:
     return np.stack([off, off**3], axis=1)
 
 
-def _left_out(X: Vector, D: Vector, weight: Vector) -> tuple[Vector, Vector]:
-    """The error with which each odd part (pairs,) is predicted by the weighted fit to all others, and the
-    last coefficient of that fit, (pairs,)."""
+def _coefficients(X: Vector, D: Vector, weight: Vector) -> Vector:
+    """The last coefficient of the weighted fit of X (pairs, k) to all odd parts but one, for each of them,
+    (pairs,)."""
     root = np.sqrt(weight)
     A, b = X * root[:, None], D * root
     gram = np.linalg.pinv(A.T @ A, hermitian=True)
     theta = gram @ (A.T @ b)
-    remaining = np.maximum(1.0 - np.einsum("pi,ij,pj->p", A, gram, A), 1e-9)
-    residual = (b - A @ theta) / remaining
-    return residual / root, theta[-1] - (A @ gram)[:, -1] * residual
+    remaining = np.maximum(1.0 - np.einsum("pi,ij,pj->p", A, gram, A), NONE_LEFT)
+    return np.asarray(theta[-1] - (A @ gram)[:, -1] * (b - A @ theta) / remaining, dtype=np.float64)
+
+
+def _variance(X: Vector, D: Vector, weight: Vector, n: int) -> float:
+    """The summed variance of the n credits by the weighted fit of X (pairs, k), whose first columns are those
+    of all players but the first (HC2)."""
+    root = np.sqrt(weight)
+    A, b = X * root[:, None], D * root
+    gram = np.linalg.pinv(A.T @ A, hermitian=True)
+    T = np.vstack([np.zeros(len(D)), (gram @ A.T)[: n - 1]])
+    T -= T.mean(axis=0)
+    remaining = np.maximum(1.0 - np.einsum("pi,ij,pj->p", A, gram, A), NONE_LEFT)
+    return float(np.sum((T * (b - A @ (gram @ (A.T @ b)))) ** 2 / remaining))

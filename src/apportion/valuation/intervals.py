@@ -172,7 +172,9 @@ def covers(
     of_sets = f", and the noise of training {method}, from {sets} sets of them" if sets else ""
     if 0 < sets < set_noise.FEWEST_SETS:
         of_sets = f"; not over the noise of training {method}, which the coalitions of a set share"
-    control = f", with the help of {own_images} coalitions' own images" if own_images else ""
+    control = ""
+    if own_images:
+        control = f", with the help of {own_images} coalitions' own images where credits become more precise"
     text = (
         f"a player's {value} in the {method} game, for each player separately, over the random draw of "
         f"coalitions and the noise of their evaluation{of_sets}{control}; not how far that game is from "

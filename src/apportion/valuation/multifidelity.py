@@ -203,13 +203,19 @@ def _fitted(
     of the others are 0."""
     controls = [Control(game.odd_of(pairs), fit) for game, fit in zip(games, known, strict=True)]
     fewest = 0 if as_known else min(1, len(controls))
-    fits = []
+    fits, refused = [], None
     for size in range(fewest, len(controls) + 1):
         for subset in combinations(range(len(controls)), size):
-            fit = controlled(pairs, D, [controls[g] for g in subset], cluster, as_known=as_known)
+            try:
+                fit = controlled(pairs, D, [controls[g] for g in subset], cluster, as_known=as_known)
+            except ValuationError as error:  # of this subset; another one may need fewer pairs
+                refused = error
+                continue
             rho = np.zeros((len(controls), 2))
             rho[list(subset)] = fit.rho.reshape(-1, 2)
             fits.append(fit._replace(rho=rho.ravel()))
+    if refused is not None and not fits:
+        raise refused
     return min(fits, key=AssistedFit.criterion)
 
 

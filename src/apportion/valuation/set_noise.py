@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import digamma, polygamma
+from scipy.stats import f as f_distribution
 
 from apportion.errors import ValuationError
 from apportion.valuation.coalitions import Coalitions, Vector, complementary_pairs, size_shares
@@ -31,6 +32,9 @@ from apportion.valuation.inputs import proper_sizes
 
 FEWEST_SETS = 3
 LOG_LAMBDA = (-12.0, 8.0)  # bounds of the logarithm of lambda that is searched; 0 is tried as well
+FEWEST_TO_COMPARE = 5  # players, before one of them is compared with the others
+IMPROBABLE = 0.02  # chance that a player's set errors are as large, below which they are its own
+LARGE_DOF = 1e6  # in place of infinitely many
 FULL = 1e-8  # where 1 - leverage of a pair, or of a direction of a set, is below this, nothing is left of it
 ALIKE = 1e-10  # functions of size that differ by less than this share of their size are one function
 BLOCK = 256  # pairs of coalitions whose part of the hat matrix is in memory at once
@@ -258,7 +262,10 @@ def moderated(errors: Vector, variance: Vector) -> tuple[Vector, Vector]:
     pairs, and its degrees of freedom, (n,) each.
 
     Of all players together there are at most as many degrees of freedom as independent players times R - 1:
-    sets that move all players along one direction say no more than one player does.
+    sets that move all players along one direction say no more than one player does. A player whose ratio
+    would be improbable if it came from the same distribution as the others' keeps its own, with R - 1 degrees
+    of freedom, and has no part in theirs (as Phipson et al. 2016, Robust hyperparameter estimation protects
+    against hypervariable genes).
     """
     n, d = len(errors), errors.shape[1] - 1
     known = np.isfinite(variance) & (variance > 0)
@@ -271,14 +278,27 @@ def moderated(errors: Vector, variance: Vector) -> tuple[Vector, Vector]:
     if known.sum() < 2 or np.any(own <= 0):
         ratio[known] = np.maximum(own, 1.0)
         return ratio, dof
-    prior, prior_dof = _prior(own, d)
+    alone = _outlying(own, d)
+    prior, prior_dof = _prior(own[~alone], d)
     if np.isinf(prior_dof):
         drawn, total = np.full(len(own), prior), pooled
     else:
         drawn = (prior_dof * prior + d * own) / (prior_dof + d)
         total = min(prior_dof + d, pooled)
-    ratio[known], dof[known] = np.maximum(drawn, 1.0), max(total, float(d))
+    ratio[known] = np.maximum(np.where(alone, own, drawn), 1.0)
+    dof[known] = np.where(alone, float(d), max(total, float(d)))
     return ratio, dof
+
+
+def _outlying(ratio: Vector, d: int) -> NDArray[np.bool_]:
+    """Which of the ratios (k,) are improbably large for the distribution of all others."""
+    found = np.zeros(len(ratio), dtype=bool)
+    if len(ratio) < FEWEST_TO_COMPARE:
+        return found
+    for i in range(len(ratio)):
+        prior, dof = _prior(np.delete(ratio, i), d)
+        found[i] = f_distribution.sf(ratio[i] / prior, d, min(dof, LARGE_DOF)) < IMPROBABLE
+    return found
 
 
 def _independent(scaled: Vector) -> float:
