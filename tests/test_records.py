@@ -126,7 +126,9 @@ PLAN = Plan(
     credits=5,
 )
 PILOT = PilotResult(property="fid", rho=0.75, low=0.5, high=None, use=True, reason="the cheap game is of use")
-PAIR = Interaction(property="fid", one="ada", other="Jäger", value=-0.25)
+PAIR = Interaction(
+    property="fid", one="ada", other="Jäger", value=-0.25, se=0.1, low=-0.45, high=-0.05, established=True
+)
 STOPPING = StoppingStatus(look=1, looks=(24, 48), stop=False, reason="the widest interval is 3")
 CREDITS = Credits(
     round=A,

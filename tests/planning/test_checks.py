@@ -218,12 +218,6 @@ KERNEL = "valuation.design=shapley_kernel"
             ["valuation.datamodel={coalitions: 3, alpha: 0.1}"],
             ["found alpha = 0.1", "4 contributors", "valuation.datamodel"],
         ),
-        (
-            4,
-            ["valuation={coalitions: 14, interactions: true}"],
-            ["found 7 pairs", "expected at least 20", "valuation.interactions"],
-        ),
-        (6, [stop(20, 40, interactions=True)], ["found 10 pairs of coalitions", "valuation.interactions"]),
         (4, ["evaluation.held_out=7"], ["4 contributors", "evaluation.held_out"]),
         (
             4,
@@ -363,3 +357,25 @@ def test_plan_refuses_it_before_anything_is_computed(tmp_path):
             assert nothing_computed(tmp_path / name)
         else:
             assert plan.run(config).work
+
+
+EXPERTS = "removal={method: experts, fitting: {steps: 2, lr: 1e-3, batch: 8}, sets: 3}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["valuation={coalitions: 20, interactions: true}"], "found 10 pairs"),
+        (["valuation={coalitions: 22, interactions: true}"], None),
+        (["valuation.coalitions=20"], None),
+        ([stop(20, 40, interactions=True)], "found 10 pairs"),  # at the first look
+        (["valuation={coalitions: 24, interactions: true}", EXPERTS], "found 12 pairs"),
+        (["valuation={coalitions: 26, interactions: true}", EXPERTS], None),
+    ],
+)
+def test_interactions_without_intervals_are_said_to_have_none(overrides, words, caplog):
+    caplog.set_level("INFO")
+    check_coalitions(configured("evaluation.held_out=0", "evaluation.counterfactual=null", *overrides), 6)
+    said = [message for message in caplog.messages if "interactions" in message]
+    assert len(said) == (words is not None)
+    assert all(words in message and "valuation.coalitions" in message for message in said)

@@ -6,6 +6,7 @@ import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import combinations
 
 import numpy as np
 import pages
@@ -15,7 +16,7 @@ from apportion.config.hashing import digest
 from apportion.errors import DataError
 from apportion.evaluation.verdict import verdict
 from apportion.records import Credits, Evidence, Interaction, PilotResult, StoppingStatus
-from apportion.report.numbers import interval, percent, precision, signed
+from apportion.report.numbers import interval, percent, portion, precision, signed
 from apportion.report.page import Grid, figures, render
 
 VOID = {"meta", "link", "img", "br", "input", "hr"}
@@ -200,7 +201,15 @@ def with_retraining(name):
         property=name, rho=0.9, low=0.8, high=0.95, use=True, reason="the cheap game is of use: rho = 0.90"
     )
     interactions = [
-        Interaction(property=name, one=pages.NAMES[0], other=other, value=0.5 * i - 1.1)
+        Interaction(
+            property=name,
+            one=pages.NAMES[0],
+            other=other,
+            value=0.5 * i - 1.1,
+            low=0.5 * i - 1.15,
+            high=0.5 * i - 1.05,
+            established=True,
+        )
         for i, other in enumerate(pages.NAMES[1:5])
     ]
     covers = {"multifidelity": "a player's Shapley value in the game of retraining"}
@@ -249,6 +258,22 @@ def test_a_property_without_credits_of_retraining_has_whole_tables():
     assert widths == [8, 4, 8, 3]  # of each property: the published credits, then those of other methods
 
 
+INTERACTIONS = "Contributors that replace or complement each other: Shapley interactions"
+
+
+def interaction_rows(page):
+    """The caption and the rows of the table of interactions of a page of one property."""
+    reading = Reading(render(page))
+    start = next(i for i, row in enumerate(reading.rows) if row[:2] == ["Contributor", "With"])
+    found = [row for row in reading.rows[start:] if len(row) == len(reading.rows[start])]
+    return reading.words, found
+
+
+def with_interactions(page, interactions, **more):
+    changed = {"interactions": tuple(interactions), **more}
+    return replace(page, credits=page.credits.model_copy(update=changed))
+
+
 @pytest.mark.parametrize(
     ("name", "first", "words"),
     [
@@ -259,11 +284,67 @@ def test_a_property_without_credits_of_retraining_has_whole_tables():
 )
 def test_interactions_are_read_by_the_direction_of_the_property(name, first, words):
     """Less FID is better: two contributors who lower it less together than apart can replace each other."""
-    rows = Reading(render(with_retraining(name))).rows
-    start = next(i for i, row in enumerate(rows) if row[:2] == ["Contributor", "With"])
-    shown = rows[start + 1 : start + 5]
-    assert [row[3] for row in shown] == words
-    assert shown[0][2] == signed(first, precision([-1.1, -0.6, -0.1, 0.4]))
+    rows = interaction_rows(with_retraining(name))[1]
+    assert rows[0] == ["Contributor", "With", "Interaction", f"{portion(0.95)} interval", ""]
+    assert [row[4] for row in rows[1:5]] == words
+    spec = precision([-1.1, -0.6, -0.1, 0.4])
+    assert rows[1][2:4] == [signed(first, spec), interval(first - 0.05, first + 0.05, spec)]
+
+
+def test_signs_are_named_where_they_are_established_for_all_pairs():
+    page = with_retraining("inception_score")
+    pairs = list(page.credits.interactions)
+    pairs[1] = pairs[1].model_copy(update={"established": False})
+    pairs[3] = pairs[3].model_copy(update={"established": False, "low": None, "high": None, "unknown": "why"})
+    words, rows = interaction_rows(with_interactions(page, pairs))
+    assert [row[4] for row in rows[1:5]] == [
+        "can replace each other",
+        "not established",
+        "can replace each other",
+        "not established",
+    ]
+    assert rows[4][3] == "none"
+    looks = "; this and the intervals are for this look alone, not for all looks together"
+    assert f"{INTERACTIONS}. 2 of 4 signs are established at 95 %, for all pairs together{looks}" in words
+    assert "read the differences" not in words
+    assert looks not in interaction_rows(with_interactions(page, pairs, stopping=None))[0]
+
+
+@pytest.mark.parametrize(("unknown", "said"), [("found 7 pairs", " (found 7 pairs)"), ("", "")])
+def test_interactions_without_intervals_say_why(unknown, said):
+    """Rounds of earlier code do not say why."""
+    page = with_retraining("inception_score")
+    none = {"low": None, "high": None, "se": None, "established": False, "unknown": unknown}
+    pairs = [pair.model_copy(update=none) for pair in page.credits.interactions]
+    words, rows = interaction_rows(with_interactions(page, pairs))
+    assert f"{INTERACTIONS}, without intervals{said} Contributor" in words
+    assert rows[0] == ["Contributor", "With", "Interaction", ""]
+    assert {row[3] for row in rows[1:5]} == {"not established"}
+
+
+def test_the_table_of_interactions_has_the_ends_and_established_signs_first():
+    page = with_retraining("inception_score")
+    first = page.credits.interactions[0]
+    couples = list(combinations(pages.NAMES, 2))[:30]
+    values = [k - 14.5 for k in range(30)]
+    pairs = [
+        first.model_copy(
+            update={"one": one, "other": other, "value": value, "established": value in (-0.5, 2.5)}
+        )
+        for (one, other), value in zip(couples, values, strict=True)
+    ]
+    rows = interaction_rows(with_interactions(page, pairs))[1]
+    expected = [-14.5, -13.5, -12.5, -11.5, -10.5, -0.5, 2.5, 10.5, 11.5, 12.5, 13.5, 14.5]
+    spec = precision(values)
+    assert [row[2] for row in rows[1:13]] == [signed(value, spec) for value in expected]
+    assert [row[4] for row in rows[1:13]].count("not established") == 10
+
+
+def test_a_part_that_all_interactions_have_is_pointed_out():
+    page = with_retraining("inception_score")
+    pairs = [pair.model_copy(update={"value": pair.value - 20.15}) for pair in page.credits.interactions]
+    words = interaction_rows(with_interactions(page, pairs))[0]
+    assert "Most of each interaction is the same, −20.5, which comes from the empty and the grand" in words
 
 
 def test_columns_are_sorted_by_exact_values(page, html):

@@ -3,6 +3,7 @@ retraining; interactions."""
 
 import re
 from html import unescape
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ from known import WORTH, alike, cheap, endpoints, half_alike, noise, rows
 from tiny import configured, csv_rows, fill, filled_to_the_end, planned
 
 from apportion.planning.coalitions import ENDPOINT_SEEDS
+from apportion.report.numbers import portion
 from apportion.rounds.report_data import purposes
 from apportion.rounds.round import Round
 from apportion.stages import attribute, evaluate, plan, publish
 from apportion.store import Store
-from apportion.valuation import intervals, multifidelity, ranks, semivalues, shapley
+from apportion.valuation import interactions, intervals, multifidelity, ranks, semivalues, shapley
 from apportion.valuation.control import Adjusted, adjusted
 from apportion.valuation.methods import METHODS
 from apportion.verify import verify
@@ -347,21 +349,50 @@ def test_interactions_of_every_pair_are_those_of_the_library(every):
     names = every.manifest.names
     for name in WORTH:
         (Z, y), (v0, v1) = rows(every, name, "design"), endpoints(every, name)
-        expected = shapley.interactions(Z, y, v0, v1)
+        expected = interactions.estimate(Z, y, v0, v1, every.credits.level)
         pairs = [pair for pair in every.credits.interactions if pair.property == name]
-        assert [(pair.one, pair.other) for pair in pairs] == [
-            (one, other) for k, one in enumerate(names) for other in names[k + 1 :]
-        ]
-        values = [expected[names.index(pair.one), names.index(pair.other)] for pair in pairs]
-        assert [pair.value for pair in pairs] == pytest.approx(values, abs=1e-15)
+        assert [(pair.one, pair.other) for pair in pairs] == list(combinations(names, 2))
+        for field in ("value", "se", "low", "high", "established"):
+            assert [getattr(pair, field) for pair in pairs] == getattr(expected, field).tolist()
+        assert {pair.unknown for pair in pairs} == {""}
 
 
 def test_interactions_are_in_the_report(every):
     page = unescape(every.read("report.html").decode())
-    # A caption and the label of its region, for each property.
-    assert page.count("Shapley interactions of a tree surrogate, without intervals") == 2 * 2
-    pairs = [pair for pair in every.credits.interactions if pair.property == "fid"]
-    assert f"<bdi>{min(pairs, key=lambda pair: pair.value).one}</bdi>" in page
+    for name in WORTH:
+        pairs = [pair for pair in every.credits.interactions if pair.property == name]
+        signs = sum(pair.established for pair in pairs)
+        said = f"{signs} of {len(pairs)} signs are established at {portion(0.95)}, for all pairs together"
+        assert f"Shapley interactions. {said}" in page
+        assert f"<bdi>{min(pairs, key=lambda pair: pair.value).one}</bdi>" in page
+
+
+def test_interactions_of_coalitions_that_share_sets_of_weights_are_told_of_them(tmp_path):
+    options = (
+        "removal={method: experts, fitting: {steps: 2, lr: 1e-3, batch: 8}, sets: 3}",
+        "properties=[fid]",
+    )
+    this_round = attributed(tmp_path, *options, "valuation={coalitions: 40, interactions: true}")
+    (Z, y), (v0, v1) = rows(this_round, "fid", "design"), endpoints(this_round, "fid")
+    v1 = v1[np.argsort([item.seed % 3 for item in wanted(this_round, "v1")])]
+    of_set = np.array([item.seed % 3 for item in wanted(this_round, "design")])
+    expected = interactions.estimate(Z, y, v0, v1, sets=of_set)
+    assert [pair.low for pair in this_round.credits.interactions] == expected.low.tolist()
+    assert expected.low != pytest.approx(interactions.estimate(Z, y, v0, v1).low, rel=1e-3)
+
+
+def test_few_coalitions_give_interactions_without_intervals(tmp_path):
+    this_round = attributed(
+        tmp_path, "valuation={coalitions: 20, interactions: true, methods: [leverage]}", "properties=[fid]"
+    )
+    (Z, y), (v0, v1) = rows(this_round, "fid", "design"), endpoints(this_round, "fid")
+    expected = interactions.estimate(Z, y, v0, v1)
+    pairs = this_round.credits.interactions
+    assert [pair.value for pair in pairs] == expected.value.tolist()
+    for pair in pairs:
+        assert (pair.se, pair.low, pair.high, pair.established) == (None, None, None, False)
+        assert pair.unknown == expected.unknown
+        assert "found 10 pairs of a coalition and its complement, expected at least 11" in pair.unknown
 
 
 def test_without_a_request_there_are_no_interactions(tmp_path):

@@ -16,7 +16,7 @@ from apportion.planning.coalitions import Games, budget, design, held_out, sets_
 from apportion.properties import PROPERTIES
 from apportion.properties import check as check_properties
 from apportion.records import Manifest
-from apportion.valuation import intervals, sequential, set_noise, shapley
+from apportion.valuation import interactions, intervals, sequential, set_noise, shapley
 from apportion.valuation.methods import METHODS, at_most, check_chosen, chosen, stand_ins
 
 log = logging.getLogger(__name__)
@@ -78,9 +78,8 @@ def check_coalitions(config: Config, n: int) -> None:
         if row.check is not None:
             with _refused(n, row.fix):
                 row.check(Z, options)
-    if options.interactions:
-        with _refused(n, "raise valuation.coalitions or switch valuation.interactions off"):
-            shapley.interactions(Z, stand_ins(1, len(Z))[0], 0.0, 1.0)
+    if options.interactions and (why := interactions.too_few(len(Z) // 2, n, config.removal.shared_sets)):
+        log.info("interactions of contributors will have no intervals: %s (valuation.coalitions)", why)
     with _refused(n, "change evaluation.held_out or evaluation.alphas"):
         check_sizes(config.evaluation.alphas, held_out(config, n))
     if removal := config.evaluation.counterfactual:

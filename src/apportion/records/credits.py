@@ -62,13 +62,23 @@ class PilotResult(Record):
 
 
 class Interaction(Record):
-    """Shapley interaction index of two contributors by a tree surrogate, in units of the property: below 0,
-    they raise it less together than each alone does. It has no interval."""
+    """Shapley interaction index of two contributors, in units of the property: below 0, they raise it less
+    together than each alone does.
+
+    `se`, `low` and `high` are None where there is no interval; `unknown` says why, except in records that
+    earlier code made. `established`: the sign of `value` is right at the round's level, for all pairs of the
+    property together.
+    """
 
     property: str
     one: str
     other: str
     value: Finite
+    se: Finite | None = None
+    low: Finite | None = None
+    high: Finite | None = None
+    established: bool = False
+    unknown: str = ""
 
 
 class StoppingStatus(Record):

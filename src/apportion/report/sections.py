@@ -91,7 +91,12 @@ def section(
         note=_chart_note(rows, equal, credits.level),
         table=credit_table(main, manifest, before, credits.level, better),
         others=other_table(main, by_method),
-        interactions=interaction_table([i for i in credits.interactions if i.property == name], better),
+        interactions=interaction_table(
+            [i for i in credits.interactions if i.property == name],
+            better,
+            credits.level,
+            one_look=credits.stopping is not None,
+        ),
         change=_change(main, before, previous),
     )
 

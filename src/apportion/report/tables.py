@@ -3,6 +3,7 @@ by."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
 from typing import Literal
 
 from apportion.records import Counterfactual, Credit, Faith, Interaction, Judgement, Manifest
@@ -11,6 +12,8 @@ from apportion.valuation.methods import METHODS
 
 SHOWN_PAIRS = 6
 """Pairs of contributors with the lowest interactions that a table shows, and as many with the highest."""
+COMMON = 2.0
+"""A mean interaction this many times the standard deviation of interactions hides how pairs differ."""
 
 Kind = Literal["name", "thumbs", "number", "text", "names", "status"]
 
@@ -188,46 +191,91 @@ def _other_credit(credit: Credit | None, shown: str | None, spec: str) -> Cell:
     return replace(cell, text=f"{cell.text} ({interval(credit.low, credit.high, spec)})")
 
 
-def interaction_table(interactions: Sequence[Interaction], better: bool | None) -> Table | None:
-    """The pairs of contributors with the lowest and with the highest interactions of one property. None where
-    there are no interactions.
+def interaction_table(
+    interactions: Sequence[Interaction], better: bool | None, level: float, *, one_look: bool
+) -> Table | None:
+    """The pairs of contributors with the lowest and with the highest interactions of one property, those with
+    an established sign first. None where there are no interactions.
 
     An interaction below 0 means that two contributors raise the property less together than the sum of what
     each does alone. Where less of the property is better, an interaction above 0 means that they improve it
-    less together.
+    less together. one_look: whether the round is topped up, and was therefore looked at before.
     """
     if not interactions:
         return None
     sign = -1 if better is False else 1
+    shown = _most_extreme(interactions, sign)
+    with_intervals = any(interaction.low is not None for interaction in interactions)
+    columns = [
+        Column("Contributor", "name"),
+        Column("With", "name"),
+        Column("Interaction", order="ascending" if sign > 0 else "descending"),
+    ]
+    if with_intervals:
+        columns.append(Column(f"{portion(level)} interval", note="for each pair separately"))
+    columns.append(Column("", "text"))
+    spec = precision([interaction.value for interaction in shown])
+    rows = []
+    for interaction in shown:
+        cells = [
+            Cell(interaction.one, "name", interaction.one),
+            Cell(interaction.other, "name", interaction.other),
+            _signed(interaction.value, spec),
+        ]
+        if with_intervals:
+            cells.append(Cell(interval(interaction.low, interaction.high, spec), "number", interaction.low))
+        rows.append((*cells, Cell(_effect(interaction, sign, better))))
+    return Table(_of_interactions(interactions, level, one_look), tuple(columns), tuple(rows))
+
+
+def _most_extreme(interactions: Sequence[Interaction], sign: int) -> list[Interaction]:
+    """Some pairs of each end, those with an established sign first, in the order of interactions."""
+
+    def order(interaction: Interaction) -> float:
+        return sign * interaction.value
+
+    ordered = sorted(interactions, key=order)
+    if len(ordered) <= 2 * SHOWN_PAIRS:
+        return ordered
+    lowest = sorted(ordered, key=lambda i: (not (i.established and order(i) < 0), order(i)))[:SHOWN_PAIRS]
+    rest = [interaction for interaction in ordered if interaction not in lowest]
+    highest = sorted(rest, key=lambda i: (not (i.established and order(i) > 0), -order(i)))[:SHOWN_PAIRS]
+    return sorted(lowest + highest, key=order)
+
+
+def _effect(interaction: Interaction, sign: int, better: bool | None) -> str:
+    """What an interaction with an established sign means, in words."""
+    if not interaction.established:
+        return "not established"
     redundant, complementary = (
         ("less together than apart", "more together than apart")
         if better is None
         else ("can replace each other", "complement each other")
     )
-    columns = (
-        Column("Contributor", "name"),
-        Column("With", "name"),
-        Column("Interaction", order="ascending" if sign > 0 else "descending"),
-        Column("", "text"),
+    return complementary if sign * interaction.value > 0 else redundant
+
+
+def _of_interactions(interactions: Sequence[Interaction], level: float, one_look: bool) -> str:
+    """What the interactions of all pairs are, and for how many their sign is established, in words."""
+    title = "Contributors that replace or complement each other: Shapley interactions"
+    if all(interaction.low is None for interaction in interactions):
+        why = interactions[0].unknown
+        return f"{title}, without intervals" + (f" ({why})" if why else "")
+    signs = sum(interaction.established for interaction in interactions)
+    text = (
+        f"{title}. {signs} of {len(interactions)} signs are established at {portion(level)}, for all pairs "
+        "together"
     )
-    ordered = sorted(interactions, key=lambda interaction: sign * interaction.value)
-    if len(ordered) > 2 * SHOWN_PAIRS:
-        ordered = ordered[:SHOWN_PAIRS] + ordered[-SHOWN_PAIRS:]
-    spec = precision([interaction.value for interaction in ordered])
-    rows = tuple(
-        (
-            Cell(interaction.one, "name", interaction.one),
-            Cell(interaction.other, "name", interaction.other),
-            _signed(interaction.value, spec),
-            Cell(complementary if sign * interaction.value > 0 else redundant),
+    if one_look:
+        text += "; this and the intervals are for this look alone, not for all looks together"
+    values = [interaction.value for interaction in interactions]
+    common = fmean(values)
+    if len(values) > 1 and abs(common) > COMMON * pstdev(values):
+        text += (
+            f". Most of each interaction is the same, {signed(common, precision(values))}, which comes from "
+            "the empty and the grand coalition: read the differences"
         )
-        for interaction in ordered
-    )
-    caption = (
-        "Contributors that replace or complement each other: Shapley interactions of a tree surrogate, "
-        "without intervals"
-    )
-    return Table(caption, columns, rows)
+    return text
 
 
 def _signed(value: float, spec: str) -> Cell:

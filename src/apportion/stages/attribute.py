@@ -26,7 +26,7 @@ from apportion.rounds.round import Round
 from apportion.rounds.values import Array, goodness, method_input
 from apportion.rounds.weights import cost_per_coalition
 from apportion.store import layout
-from apportion.valuation import multifidelity, sequential, shapley
+from apportion.valuation import interactions, multifidelity, sequential
 from apportion.valuation.inputs import checked_endpoints
 from apportion.valuation.methods import METHODS, Estimate, MethodInput
 
@@ -162,10 +162,20 @@ def _covers(this_round: Round, inputs: MethodInput) -> dict[str, str]:
 def _interactions(this_round: Round, name: str, inputs: MethodInput) -> Iterator[Interaction]:
     if not inputs.options.interactions:
         return
-    values = shapley.interactions(inputs.Z, inputs.y, inputs.v0, inputs.v1)
-    names = this_round.manifest.names
-    for i, j in combinations(range(len(names)), 2):
-        yield Interaction(property=name, one=names[i], other=names[j], value=float(values[i, j]))
+    result = interactions.estimate(inputs.Z, inputs.y, inputs.v0, inputs.v1, inputs.level, inputs.sets)
+    for k, (one, other) in enumerate(combinations(this_round.manifest.names, 2)):
+        known = np.isfinite(result.se[k])
+        yield Interaction(
+            property=name,
+            one=one,
+            other=other,
+            value=float(result.value[k]),
+            se=_finite(result.se, k),
+            low=_finite(result.low, k),
+            high=_finite(result.high, k),
+            established=bool(result.established[k]),
+            unknown="" if known else result.unknown or interactions.NOT_DISTINGUISHED,
+        )
 
 
 def _stopping(this_round: Round, inputs: dict[str, MethodInput]) -> StoppingStatus | None:
