@@ -1,6 +1,6 @@
 """How often do intervals cover interactions of pairs of players (valuation/interactions.py)?
 
-    .venv/bin/python benchmarks/interactions.py [games]  # 100 games by default; half an hour on one core
+    .venv/bin/python benchmarks/interactions.py [games]  # 100 games by default; eight minutes on one core
 
 Random games whose interactions are known, from all their values (tests/valuation/test_interactions.py), with
 noise of evaluation in standard deviations of v. Each cell has, at a level of .95, the share of interactions
