@@ -53,8 +53,8 @@ FITTING = "steps: 30, batch: 20, schedule: one_cycle, beta2: 0.99, ema: 0.99, we
 PRUNING = f"{{ratio: 0.25, retune: {{{FITTING.replace('30', '100')}, lr: 3.0e-3}}}}"
 GAMES = {
     "retrain": "{method: retrain}",
-    "finetune": f"{{method: finetune, fitting: {{{FITTING}, lr: 3.0e-3}}}}",
-    "sparsified_finetune": f"{{method: sparsified_finetune, fitting: {{{FITTING}, lr: 3.0e-3}}, "
+    "finetune": f"{{method: finetune, fitting: {{{FITTING}, lr: 1.0e-3}}}}",
+    "sparsified_finetune": f"{{method: sparsified_finetune, fitting: {{{FITTING}, lr: 1.0e-3}}, "
     f"pruning: {PRUNING}}}",
     "experts": f"{{method: experts, fitting: {{{FITTING}, lr: 3.0e-4}}}}",
     "own_images": "{method: own_images}",
@@ -65,8 +65,8 @@ project: digits
 data: {{source: folder, path: FOLDER/images, resolution: {SIDE}, flip: false}}
 network: FOLDER/network.safetensors
 store: file://FOLDER/store
-model: {{channels: [24, 32], attention: [false, false], norm_groups: 8}}
-train: {{steps: 250, lr: 1.0e-2, batch: 32, schedule: one_cycle, beta2: 0.99, ema: 0.99, weighting: p2}}
+model: {{channels: [16, 16], attention: [false, false], norm_groups: 4}}
+train: {{steps: 320, lr: 1.5e-2, batch: 24, schedule: one_cycle, beta2: 0.99, ema: 0.99, weighting: p2}}
 removal: {GAMES["experts"]}
 sampling: {{images: 128, steps: 8, batch: 128, sampler: dpm_solver}}
 properties: [fid, cluster_entropy, inception_score]
@@ -237,7 +237,7 @@ Curves = dict[tuple[str, str], list[Point]]
 
 def resampled(rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """The rows, and bootstrap resamples of them, (1 + RESAMPLES, len(rows))."""
-    drawn = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
+    drawn = np.random.default_rng(int(rows[0])).integers(len(rows), size=(RESAMPLES, len(rows)))
     return np.vstack([rows, rows[drawn]])
 
 

@@ -137,12 +137,24 @@ def test_the_verdict_is_by_the_threshold_of_the_round_that_cites(source, tmp_pat
         assert {faith.status for faith in faiths} <= status
 
 
-def test_evidence_whose_evaluations_were_changed_is_refused(source, tmp_path):
-    text = json.loads(source[1].read_text())
-    text["held_out"]["paired"] = text["held_out"]["paired"][1:]
+@pytest.mark.parametrize(
+    ("part", "other"), [("retrained", "paired"), ("paired", "own_images"), ("own_images", "retrained")]
+)
+def test_evidence_whose_evaluations_were_changed_is_refused(source, tmp_path, part, other):
+    """One is missing, or all are of the same coalitions in another game."""
+    path, held_out = tmp_path / "changed.json", json.loads(source[1].read_text())["held_out"]
+    for changed in (held_out[part][1:], held_out[other]):
+        text = json.loads(source[1].read_text())
+        text["held_out"][part] = changed
+        path.write_text(json.dumps(text))
+        with pytest.raises(ConfigError, match="whose evaluations are not of the same coalitions"):
+            opened(tmp_path, "evaluation.held_out=0", f"evaluation.evidence={path}")
+
+
+def test_evidence_of_a_day_that_does_not_exist_is_refused(source, tmp_path):
     path = tmp_path / "changed.json"
-    path.write_text(json.dumps(text))
-    with pytest.raises(ConfigError, match="whose evaluations are not of the same coalitions"):
+    path.write_text(source[1].read_text().replace("2026-11-28", "2026-11-31"))
+    with pytest.raises(ConfigError, match=r"citation\.date"):
         opened(tmp_path, "evaluation.held_out=0", f"evaluation.evidence={path}")
 
 

@@ -16,7 +16,6 @@ from apportion.valuation.shapley import (
     average_repeats,
     constrained,
     exact,
-    interactions,
     kernelshap,
     leverage,
     tree_residual,
@@ -283,21 +282,19 @@ def test_tree_residual_accepts_repeated_shuffled_and_incomplete_pairs():
     assert broken.sum() == pytest.approx(a.sum(), abs=1e-9)
 
 
-def test_credits_of_trees_do_not_depend_on_numbering_or_order_of_rows():
-    """Three conjunctions that trees find: credits and interactions follow renumbering."""
+def test_credits_of_trees_do_not_depend_on_numbering_or_order_of_rows(monkeypatch):
+    """Three conjunctions that trees find: credits follow renumbering."""
     rng = np.random.default_rng(1)
-    n, m = 12, 120
+    n, m = 12, 240
     Z = draw("leverage", n, m, 1)
     a = rng.normal(size=n)
     conjunctions = sum(Z[:, g].all(axis=1) for g in ([0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]))
     y = Z @ a + 30.0 * conjunctions + 0.3 * rng.normal(size=m)
     v1, order, rows = a.sum() + 90.0, rng.permutation(n), rng.permutation(m)
-    phi, pairs = tree_residual(Z, y, 0.0, v1), interactions(Z, y, 0.0, v1)
-    assert np.abs(pairs).max() > 1  # trees have an effect
+    phi = tree_residual(Z, y, 0.0, v1)
     assert tree_residual(Z[rows][:, order], y[rows], 0.0, v1) == pytest.approx(phi[order], abs=1e-8)
-    assert interactions(Z[rows][:, order], y[rows], 0.0, v1) == pytest.approx(
-        pairs[np.ix_(order, order)], abs=1e-8
-    )
+    monkeypatch.setattr("apportion.valuation.shapley.FEWEST_FOR_TREES", 10**6)
+    assert np.abs(tree_residual(Z, y, 0.0, v1) - phi).max() > 0.1  # trees have an effect
 
 
 def test_seeds_of_v0_and_v1_are_averaged():
@@ -350,31 +347,6 @@ def test_planted_players_have_their_known_credits():
             2.0, abs=0.6
         )  # what the first player has beside the copied part
         assert np.abs(phi - truth).max() < 1.0
-
-
-def test_interactions_find_substitutes_and_complements():
-    rng = np.random.default_rng(2)
-    Z = draw("leverage", 10, 400, 1)
-    y = (
-        Z @ rng.normal(size=10)
-        + 6.0 * (Z[:, 0] | Z[:, 1])
-        + 6.0 * (Z[:, 2] & Z[:, 3])
-        + 0.1 * rng.normal(size=400)
-    )
-    result = interactions(Z, y, 0.0, float(y.max()))
-    assert np.array_equal(result, result.T)
-    assert not np.diag(result).any()
-    order = np.argsort(result[np.triu_indices(10, 1)])
-    pairs = np.array(np.triu_indices(10, 1)).T
-    assert pairs[order[0]].tolist() == [0, 1]
-    assert pairs[order[-1]].tolist() == [2, 3]
-    assert result[0, 1] == pytest.approx(-6, abs=3)
-    assert result[2, 3] == pytest.approx(6, abs=3)
-
-
-def test_interactions_need_enough_pairs_for_trees():
-    with pytest.raises(ValuationError, match="found 10 pairs of coalitions, expected at least 20"):
-        interactions(draw("leverage", 8, 20, 0), np.zeros(20), 0, 1)
 
 
 def test_leverage_with_fewer_coalitions_than_players_gives_the_smallest_credits_that_fit():

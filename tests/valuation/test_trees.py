@@ -1,8 +1,5 @@
 """Trees compared with enumeration of the game that they define, and what their predictions depend on."""
 
-from itertools import combinations
-from math import factorial
-
 import numpy as np
 import pytest
 
@@ -35,36 +32,15 @@ def game_value(f, rows):
     return fits @ f.value
 
 
-def interactions_by_counting(values):
-    """Shapley interaction indices by their definition."""
-    result = np.zeros((N, N))
-    for i, j in combinations(range(N), 2):
-        for S in range(2**N):
-            if not S >> i & 1 and not S >> j & 1:
-                s = S.bit_count()
-                chance = factorial(s) * factorial(N - s - 2) / factorial(N - 1)
-                result[i, j] += chance * (
-                    values[S | 1 << i | 1 << j] - values[S | 1 << i] - values[S | 1 << j] + values[S]
-                )
-    return result + result.T
-
-
 @pytest.mark.parametrize("seed", range(4))
 def test_shapley_values_of_leaves_are_those_of_their_game(seed):
     f = forest(seed)
     assert f.shapley(N) == pytest.approx(exact(game_value(f, EVERY)), abs=1e-12)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_interactions_of_leaves_are_those_of_their_game(seed):
-    f = forest(seed)
-    assert f.interactions(N) == pytest.approx(interactions_by_counting(game_value(f, EVERY)), abs=1e-12)
-
-
 def test_a_leaf_without_players_gives_no_credit():
     f = Forest(np.array([3.0]), np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0, bool))
     assert not f.shapley(N).any()
-    assert not f.interactions(N).any()
 
 
 def example(folds=3, m=60):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from datetime import date
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -11,7 +12,14 @@ from apportion.errors import Damaged
 Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 RecordedSeed = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0)]
-Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$")]
+
+
+def _date(text: str) -> str:
+    date.fromisoformat(text)  # ValueError for a day that no month has
+    return text
+
+
+Date = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\d$"), AfterValidator(_date)]
 
 
 def _finite(value: float) -> float:

@@ -2,9 +2,10 @@
 retrains nothing can still say how its game agrees with retraining."""
 
 import hashlib
+from collections.abc import Mapping
 
 from apportion.errors import ApportionError, ConfigError, Damaged, StoreError
-from apportion.records import Citation, Commit, ComparedEvaluations, GameEvidence, Manifest, Purpose
+from apportion.records import Citation, Commit, ComparedEvaluations, GameEvidence, Manifest, Purpose, Role
 from apportion.rounds.networks import read_place
 from apportion.rounds.round import Round
 from apportion.store import Store
@@ -77,13 +78,13 @@ def read_evidence(uri: str) -> bytes:
     return data
 
 
-def mismatch(evidence: GameEvidence, manifest: Manifest, credit: str, truth: str) -> str:
+def mismatch(evidence: GameEvidence, manifest: Manifest, games: Mapping[Role, str]) -> str:
     """Why evidence says nothing of a round with this manifest and these games, in words; empty where it
-    does. Raises ConfigError where its records are not of its own games and contributors."""
+    does. Raises ConfigError where its records are not of those games and contributors."""
     pairs = {
         "contributors and their data": (evidence.manifest, manifest.id),
-        "game of the credits": (evidence.credit, credit),
-        "game of retraining": (evidence.truth, truth),
+        "game of the credits": (evidence.credit, games["credit"]),
+        "game of retraining": (evidence.truth, games["truth"]),
     }
     differing = [name for name, (found, expected) in pairs.items() if found != expected]
     if differing:
@@ -92,11 +93,13 @@ def mismatch(evidence: GameEvidence, manifest: Manifest, credit: str, truth: str
             f"{' and another '.join(differing)}, so it says nothing of this round (evaluation.evidence)"
         )
     for part in (evidence.held_out, evidence.by_size):
-        _check(part, evidence, set(manifest.all_data))
+        _check(part, evidence, set(manifest.all_data), games)
     return ""
 
 
-def _check(part: ComparedEvaluations, evidence: GameEvidence, data: set[str]) -> None:
+def _check(
+    part: ComparedEvaluations, evidence: GameEvidence, data: set[str], games: Mapping[Role, str]
+) -> None:
     k = len(part.retrained)
     repeats = len(part.paired) // k if k else 0
     expected = [record.members for record in part.retrained]
@@ -104,8 +107,9 @@ def _check(part: ComparedEvaluations, evidence: GameEvidence, data: set[str]) ->
         len(part.own_images) == k
         and len(part.paired) == repeats * k
         and (repeats > 0 or not k)
-        and all(record.game == evidence.truth for record in part.retrained)
-        and all(record.game == evidence.credit for record in part.paired)
+        and all(record.game == games["truth"] for record in part.retrained)
+        and all(record.game == games["credit"] for record in part.paired)
+        and all(record.game == games["baseline"] for record in part.own_images)
         and all(set(members) <= data for members in expected)
         and [record.members for record in part.own_images] == expected
         and [record.members for record in part.paired] == [m for m in expected for _ in range(repeats)]

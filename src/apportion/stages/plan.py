@@ -162,12 +162,8 @@ def draw_up(
     }
     applies = None
     if evidence is not None:
-        reason = mismatch(
-            GameEvidence.parse(evidence, "evaluation.evidence"),
-            manifest,
-            games["credit"].id,
-            games["truth"].id,
-        )
+        ids = {role: game.id for role, game in games.items()}
+        reason = mismatch(GameEvidence.parse(evidence, "evaluation.evidence"), manifest, ids)
         if reason:
             log.warning(reason)
         else:

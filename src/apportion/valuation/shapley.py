@@ -102,26 +102,6 @@ def tree_residual(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> V
     return np.asarray(phi + (v1 - v0 - phi.sum()) / n, dtype=np.float64)
 
 
-def interactions(Z: ArrayLike, y: ArrayLike, v0: ArrayLike, v1: ArrayLike) -> Vector:
-    """Shapley interaction indices of all pairs of players (n, n), by boosted trees.
-
-    The trees are a surrogate of the game. Below 0 two players can replace each other, above 0 they need each
-    other. These are point estimates of a surrogate without an interval, and should be labelled so. Arguments
-    and errors as in `tree_residual`. Also raises ValuationError for too few pairs of coalitions for trees.
-    """
-    rows, y = average_repeats(*checked(Z, y))
-    checked_endpoints(v0, v1)
-    _check_sizes(rows)
-    pairs = signed_pairs(rows)
-    p = len(pairs.sign)
-    if p < FEWEST_FOR_TREES:
-        raise ValuationError(
-            f"found {p} pairs of coalitions, expected at least {FEWEST_FOR_TREES} for trees: draw more "
-            "coalitions (m)"
-        )
-    return _cross_fitted_trees(rows, y, pairs).forest.interactions(rows.shape[1])
-
-
 def exact(values: ArrayLike) -> Vector:
     """Exact Shapley values (n,) from the value of every coalition.
 

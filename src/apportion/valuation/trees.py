@@ -1,9 +1,9 @@
-"""Boosted trees as a surrogate of a game, with exact Shapley values and interactions of the surrogate.
+"""Boosted trees as a surrogate of a game, with exact Shapley values of the surrogate.
 
 A leaf of a tree is the game that has the leaf's value where all players of P and none of Q are present, and 0
-elsewhere. Its Shapley values and interactions have closed forms (interventional TreeSHAP, Lundberg et al.
-2020, with the empty coalition as baseline), so a whole forest costs one pass over its leaves. See
-docs/methods.md, section "Estimators".
+elsewhere. Its Shapley values have a closed form (interventional TreeSHAP, Lundberg et al. 2020, with the
+empty coalition as baseline), so a whole forest costs one pass over its leaves. See docs/methods.md, section
+"Estimators".
 """
 
 import json
@@ -52,21 +52,6 @@ class Forest(NamedTuple):
         weight = np.where(self.present, _beta(p, q + 1), -_beta(p + 1, q))
         credits = np.bincount(self.player, weights=weight * self.value[self.leaf], minlength=n)
         return credits.astype(np.float64)
-
-    def interactions(self, n: int) -> Vector:
-        """Exact Shapley interaction indices of all pairs (n, n), symmetric, 0 on the diagonal.
-
-        Source: Grabisch & Roubens 1999.
-        """
-        p, q = self._path_counts()
-        one, other = _entry_pairs(self.leaf)
-        p, q, value = p[one], q[one], self.value[self.leaf[one]]
-        a, b = self.present[one], self.present[other]
-        mixed_or_absent = np.where(a | b, -_beta(p, q), _beta(p + 1, q - 1))
-        weight = np.where(a & b, _beta(p - 1, q + 1), mixed_or_absent)
-        one_sided = np.zeros((n, n))
-        np.add.at(one_sided, (self.player[one], self.player[other]), weight * value)
-        return one_sided + one_sided.T
 
     def _path_counts(self) -> tuple[Vector, Vector]:
         """For each entry, how many players must be present for its leaf, and how many must be absent."""
@@ -152,15 +137,3 @@ def _concatenated(forests: list[Forest]) -> Forest:
 def _beta(a: Vector, b: Vector) -> Vector:
     """(a-1)! (b-1)! / (a+b-1)!. Where a or b is 0, the leaf has no such player and the result is not used."""
     return np.asarray(np.exp(betaln(np.maximum(a, 1), np.maximum(b, 1))), dtype=np.float64)
-
-
-def _entry_pairs(leaf: NDArray[np.intp]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """All pairs of entries of the same leaf. The entries of a leaf are adjacent."""
-    depth = np.bincount(leaf).max(initial=0)
-    one, other = [np.empty(0, dtype=np.intp)], [np.empty(0, dtype=np.intp)]
-    for distance in range(1, depth):
-        first, second = np.arange(len(leaf) - distance), np.arange(distance, len(leaf))
-        same = leaf[first] == leaf[second]
-        one.append(first[same])
-        other.append(second[same])
-    return np.concatenate(one), np.concatenate(other)
