@@ -215,8 +215,9 @@ def image_folder(folder: Path, names: list[str], images: int = 2, side: int = 16
 
 
 def from_folder(path: Path, *more: str) -> list[str]:
-    """Overrides that take the images of a folder."""
-    return [f"data={{source: folder, path: {str(path)!r}, resolution: 16, min_images: 2}}", *more]
+    """Overrides that take the images of a folder, measured with the embedded network."""
+    data = f"data={{source: folder, path: {str(path)!r}, resolution: 16, min_images: 2}}"
+    return [data, "network=openmoji", *more]
 
 
 @contextmanager

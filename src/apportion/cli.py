@@ -183,6 +183,8 @@ def show_round(arguments: argparse.Namespace) -> None:
 def print_credits(this_round: "Round") -> None:
     """A table for each property, what the intervals cover, and where the report is."""
     from apportion.evaluation.verdict import verdict_text
+    from apportion.properties import PROPERTIES
+    from apportion.report.sections import NO_IMPROVEMENT, network_text, no_improvement
     from apportion.store.layout import EVIDENCE_FILE, REPORT_FILE
 
     credits = this_round.credits
@@ -198,7 +200,11 @@ def print_credits(this_round: "Round") -> None:
         for pilot in credits.pilots:
             if pilot.property == name:
                 console.print(f"  retrained coalitions beside {pilot.game}: {pilot.reason}", soft_wrap=True)
+        if no_improvement(PROPERTIES[name].higher_is_better, credits.v0[name], credits.v1[name]):
+            console.print(f"  {NO_IMPROVEMENT}", soft_wrap=True)
         console.print(table_of_credits(credits, name))
+    if network := network_text(this_round.plan.networks):
+        console.print(Text(f"feature network: {network}"), soft_wrap=True)
     for method, text in credits.covers.items():
         console.print(f"Intervals by {method} cover {text}.")
     if credits.stopping:

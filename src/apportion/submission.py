@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from apportion.config.data import Folder
+from apportion.config.network import EMBEDDED, OWN, Architecture
 from apportion.config.round import Config
 from apportion.config.stages import STAGES
 from apportion.config.tracking import TrackingOptions
@@ -96,15 +97,17 @@ def _size(values: dict[str, Any]) -> int:
 
 def _paths_in_pods(config: Config) -> dict[str, str]:
     """The paths that `plan` reads in its pod, by option."""
-    places = {"network": config.network}
+    places = {}
+    if isinstance(config.network, Architecture):
+        places["network.weights"] = config.network.weights
+    elif config.network not in (None, EMBEDDED, OWN):
+        places["network"] = config.network
     if config.evaluation.evidence is not None:
         places["evaluation.evidence"] = config.evaluation.evidence
     if isinstance(config.data, Folder):
         places["data.path"] = config.data.path
     files = {
-        name: place
-        for name, place in places.items()
-        if urlsplit(place).scheme != "s3" and place != "openmoji"
+        name: place for name, place in places.items() if urlsplit(place).scheme != "s3" and place != EMBEDDED
     }
     return {name: place.removeprefix("file://") for name, place in files.items()}
 

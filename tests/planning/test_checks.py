@@ -263,7 +263,7 @@ def with_images(config, *samples):
     rows = [Contributor(name=n, data=digest(n), samples=k) for n, k in zip(NAMES, samples, strict=True)]
     manifest = Manifest(contributors=tuple(rows))
     base = base_of(config, manifest, "fp32")
-    return config, manifest, games_of(config, base, dict.fromkeys(config.properties, digest("net")), "fp32")
+    return config, manifest, games_of(config, base, digest("net"), "fp32")
 
 
 def single(name, *overrides):
@@ -350,7 +350,7 @@ def test_plan_refuses_it_before_anything_is_computed(tmp_path):
     (images / "cy" / "2.png").unlink()
     data = f"data={{source: folder, path: {str(images)!r}, resolution: 16, min_images: 1}}"
     for name, refuses in (("cy", True), ("ann", False)):
-        config = in_folder(tmp_path / name, *FEW, data, *single(name))
+        config = in_folder(tmp_path / name, *FEW, data, "network=openmoji", *single(name))
         if refuses:
             with pytest.raises(ConfigError, match=r"found 1 image of the coalition of cy .*data\.min_images"):
                 plan.run(config)

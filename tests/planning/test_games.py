@@ -8,14 +8,15 @@ from apportion.config.hashing import digest
 from apportion.config.loading import load
 from apportion.config.removal import Member, Part, TrainingRun
 from apportion.planning.games import base_of, games_of
-from apportion.records import SCHEMA, Contributor, Manifest
+from apportion.records import SCHEMA, Contributor, Manifest, NetworkDescription
 from apportion.stages import plan
 
 RETRAIN = "removal={method: retrain}"
 OWN = "removal={method: own_images}"
 EXPERTS = "removal={{method: experts, fitting: {{steps: 5, lr: 0.1}}{}}}"
 PRUNING = ", pruning: {ratio: 0.5, retune: {steps: 1, lr: 0.1}}"
-NETWORKS = dict.fromkeys(("fid", "inception_score", "cluster_entropy"), digest("network"))
+NETWORK = digest("network")
+DESCRIBED = NetworkDescription(network=NETWORK, name="small", trained_on="digits", classes=10)
 
 
 def configured(*overrides):
@@ -35,9 +36,9 @@ CHANGED = manifest(ann="a", bob="b", cy="c", dee="e")
 JOINED = manifest(ann="a", bob="b", cy="c", dee="d", eve="e")
 
 
-def games(*overrides, precision="fp32", networks=NETWORKS, given=BEFORE):
+def games(*overrides, precision="fp32", network=NETWORK, given=BEFORE):
     config = configured(*overrides)
-    return games_of(config, base_of(config, given, precision), networks, precision)
+    return games_of(config, base_of(config, given, precision), network, precision)
 
 
 # Games
@@ -131,7 +132,7 @@ def test_a_reference_depends_on_data_images_and_network():
     before = reference()
     assert reference(given=RENAMED) == before
     assert reference(given=CHANGED) != before
-    assert reference(networks={"fid": digest("another")}) != before
+    assert reference(network=digest("another")) != before
     for option in ("sampling.images=64", "train.steps=11", "seed=3"):
         assert games("properties=[fid]", option)["truth"].properties[0].reference != before
 
@@ -290,7 +291,7 @@ def drawn():
 
     def draw(given: Manifest, *overrides: str):
         config = configured("valuation.coalitions=12", *overrides)
-        drawn_plan, both = plan.draw_up(config, given, NETWORKS)
+        drawn_plan, both = plan.draw_up(config, given, DESCRIBED)
         return drawn_plan, both, {item.key: item.purpose for item in drawn_plan.wanted}
 
     return draw

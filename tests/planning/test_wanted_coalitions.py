@@ -30,7 +30,7 @@ from apportion.valuation import coalitions
 
 SIX = ("valuation.coalitions=40", "evaluation.held_out=0")
 EXPERTS = "removal={{method: experts, sets: {}, fitting: {{steps: 5, lr: 0.1}}}}"
-NETWORKS = dict.fromkeys(("fid", "inception_score", "cluster_entropy"), digest("network"))
+NETWORK = digest("network")
 
 
 class Wanted:
@@ -42,7 +42,7 @@ class Wanted:
         rows = [Contributor(name=f"c{i}", data=digest(i), samples=10) for i in range(n)]
         self.manifest = Manifest(contributors=tuple(rows))
         base = base_of(self.config, self.manifest, "fp32")
-        self.games = games_of(self.config, base, NETWORKS, "fp32")
+        self.games = games_of(self.config, base, NETWORK, "fp32")
         self.all = [*wanted_evaluations(self.config, self.manifest, self.games, look)]
 
     def of(self, *purposes):

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from apportion.config.network import EMBEDDED
 from apportion.datasets.openmoji.classifier import drawings
 from apportion.properties.network import FeatureNetwork, load
-from apportion.rounds.networks import EMBEDDED, read_network
+from apportion.rounds.networks import read_network
 
 
 @pytest.fixture(scope="session", autouse=True)

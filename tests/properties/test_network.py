@@ -12,8 +12,7 @@ from safetensors.torch import save
 import apportion
 from apportion.datasets.openmoji.classifier import drawings
 from apportion.errors import PropertyError
-from apportion.properties import network as module
-from apportion.properties.network import BATCH, FEATURES, dump, embed, load
+from apportion.properties.network import FEATURES, FeatureNetwork, dump, embed, load
 
 EMBEDDED = Path(apportion.__file__).parent / "datasets/openmoji/classifier.safetensors"
 
@@ -37,7 +36,7 @@ def test_the_embedded_classifier_has_the_accuracy_that_its_header_states(network
 def test_features_and_probabilities(network, generated):
     many = torch.cat([generated] * 3)
     features, probabilities = embed(network, many)
-    assert len(many) > BATCH
+    assert len(many) > FeatureNetwork.batch
     assert (features.dtype, features.shape) == (np.float64, (len(many), FEATURES))
     assert (probabilities.dtype, len(probabilities)) == (np.float64, len(many))
     assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-12)
@@ -56,7 +55,7 @@ def test_features_do_not_depend_on_how_images_are_split_into_batches(
 ):
     """Up to rounding, because a batch of another size may be summed in another order."""
     features, probabilities = embedded
-    monkeypatch.setattr(module, "BATCH", batch)
+    monkeypatch.setattr(FeatureNetwork, "batch", batch)
     split_features, split_probabilities = embed(network, generated)
     scale = np.abs(features).max()
     assert split_features == pytest.approx(features, rel=1e-5, abs=1e-6 * scale)

@@ -30,11 +30,14 @@ class Description:
 
     meaning: str
     higher_is_better: bool | None
+    needs_network: bool = True
 
 
 MEANINGS = {
     "cluster_entropy": Description("how evenly the images spread over the kinds of image", True),
-    "colourfulness_p90": Description("how colourful the more colourful images are", None),
+    "colourfulness_p90": Description(
+        "how colourful the more colourful images are", None, needs_network=False
+    ),
     "fid": Description("how far the generated images are from all training images", False),
     "inception_score": Description("how clearly each image shows one class", True),
 }

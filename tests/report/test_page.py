@@ -15,7 +15,7 @@ import pytest
 from apportion.config.hashing import digest
 from apportion.errors import DataError
 from apportion.evaluation.verdict import verdict
-from apportion.records import Credits, Evidence, Interaction, PilotResult, StoppingStatus
+from apportion.records import Credits, Evidence, Interaction, NetworkDescription, PilotResult, StoppingStatus
 from apportion.report.numbers import interval, percent, portion, precision, signed
 from apportion.report.page import Grid, figures, render
 
@@ -512,7 +512,17 @@ def test_a_v0_that_hides_differences_of_contributors_is_pointed_out():
 def test_an_untrained_model_that_is_better_is_pointed_out():
     whole = pages.credits(pages.NAMES, ("fid",))
     swapped = whole.model_copy(update={"v0": whole.v1, "v1": whole.v0})
-    assert "an untrained model is better than the trained one" in render(of_fid(credits=swapped))
+    words = "the empty coalition is no worse than the grand coalition, so there is no improvement to share"
+    assert words in render(of_fid(credits=swapped))
+    assert words not in render(of_fid())
+
+
+def test_the_network_is_named_beside_the_properties_that_it_measures():
+    network = NetworkDescription(network=digest("n"), name="small", trained_on="<b>digits</b>", classes=10)
+    page = render(pages.page(networks=(network,)))
+    said = "Measured with the feature network: small, trained on &lt;b&gt;digits&lt;/b&gt;."
+    assert page.count(said) == 3  # not beside colourfulness
+    assert "Measured with" not in render(pages.page())
 
 
 def test_parts_of_different_rounds_are_refused():

@@ -226,6 +226,18 @@ def test_stated_values_are_used_where_no_empty_coalition_is_evaluated(tmp_path):
     assert {name: end.mean for name, end in this_round.credits.v0.items()} == stated
 
 
+def test_nobody_has_a_share_of_a_change_for_the_worse(tmp_path):
+    """Else the contributor who did most harm would have the largest share. Every property rises here."""
+
+    def rising(mask, name, seed):
+        return 10.0 + float(mask @ [1.0, 2.0, 3.0, 4.0]) + (seed % 5) * 1e-3
+
+    this_round = attributed(tmp_path, "properties=[fid, inception_score, colourfulness_p90]", value=rising)
+    credits = this_round.credits
+    shared = {name: {c.share is not None for c in credits.of(name)} for name in credits.v0}
+    assert shared == {"fid": {False}, "inception_score": {True}, "colourfulness_p90": {True}}
+
+
 def test_a_gain_of_zero_has_no_shares(tmp_path):
     this_round = attributed(tmp_path, value=lambda mask, *_: float(mask[0]) - float(mask[1]))
     assert {c.share for c in this_round.credits.credits} == {None}

@@ -12,6 +12,7 @@ from apportion.config.evaluation import EvaluationOptions
 from apportion.config.family import DdpmOptions, Model
 from apportion.config.fitting import Fitting
 from apportion.config.hashing import identity
+from apportion.config.network import NetworkChoice
 from apportion.config.removal import Removal, Retrain
 from apportion.config.sampling import Sampling
 from apportion.config.strict import Name, Seed, Strict
@@ -30,7 +31,7 @@ class Config(Strict):
     removal: Removal
     sampling: Sampling = Sampling()
     properties: Annotated[list[str], Field(min_length=1)]
-    network: Address = "openmoji"
+    network: NetworkChoice | None = None
     valuation: ValuationOptions = ValuationOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     tracking: TrackingOptions = TrackingOptions()

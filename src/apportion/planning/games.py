@@ -1,7 +1,6 @@
 """The games of a round, and the base model they start from: pure functions of configuration, manifest and
 networks."""
 
-from collections.abc import Mapping
 from typing import Literal
 
 from apportion.config.family import DdpmOptions
@@ -22,14 +21,12 @@ def base_of(config: Config, manifest: Manifest, precision: Precision) -> Base:
     return Base(recipe=recipe, seed=config.seed, data=manifest.all_data)
 
 
-def games_of(
-    config: Config, base: Base, networks: Mapping[str, str], precision: Precision
-) -> dict[Role, Game]:
-    """The games by their role. networks: the hash of the feature network of each property that has one."""
+def games_of(config: Config, base: Base, network: str | None, precision: Precision) -> dict[Role, Game]:
+    """The games by their role. network: the hash of the feature network of the properties that need one."""
     if not config.removal.generates:
         precision = "fp32"  # of scoring: nothing else is computed
     start = Start(base=base.id, pruning=config.removal.prune, seed=config.seed)
-    measurements = _measurements(config, base, networks)
+    measurements = _measurements(config, base, network)
     recipes: dict[Role, Recipe] = {
         "credit": _recipe(config, config.removal, start, precision),
         "truth": base.recipe,
@@ -57,15 +54,15 @@ def _recipe(config: Config, removal: Removal, start: Start | None, precision: Pr
     )
 
 
-def _measurements(config: Config, base: Base, networks: Mapping[str, str]) -> tuple[Measurement, ...]:
+def _measurements(config: Config, base: Base, network: str | None) -> tuple[Measurement, ...]:
     """How each property is measured. Only a property that compares images with a reference has one: the other
     properties of a coalition do not depend on the data of contributors outside it."""
     measurements = []
     for name in sorted(config.properties):
         row = PROPERTIES[name]
-        network = networks.get(name) if row.needs_network else None
-        reference = _reference(base, config, network) if row.needs_reference else None
-        measurements.append(Measurement(property=name, network=network, reference=reference))
+        own = network if row.needs_network else None
+        reference = _reference(base, config, own) if row.needs_reference else None
+        measurements.append(Measurement(property=name, network=own, reference=reference))
     return tuple(measurements)
 
 

@@ -13,7 +13,7 @@ from apportion.errors import PropertyError
 from apportion.properties import PROPERTIES, PropertyInput, check
 from apportion.properties.cluster_entropy import CLUSTERS, ward_centroids
 from apportion.properties.fid import moments
-from apportion.properties.network import FeatureNetwork, embed
+from apportion.properties.network import Network, embed
 from apportion.properties.reference import NO_REFERENCE, Reference
 
 Array = NDArray[np.float64]
@@ -29,7 +29,7 @@ class EmbeddedImages(NamedTuple):
 
 
 def build_reference(
-    network: FeatureNetwork,
+    network: Network,
     training: torch.Tensor,
     base_samples: torch.Tensor | None,
     clusters: int = CLUSTERS,
@@ -50,7 +50,7 @@ def build_reference(
 def measure(
     names: Sequence[str],
     pixels: torch.Tensor,
-    network: FeatureNetwork | None = None,
+    network: Network | None = None,
     reference: Reference | None = None,
 ) -> dict[str, float]:
     """The named properties of uint8 images (k, 3, side, side), all from the same images, which are embedded
@@ -62,9 +62,7 @@ def measure(
     return measured(names, embedded(names, pixels, network), reference)
 
 
-def embedded(
-    names: Sequence[str], pixels: torch.Tensor, network: FeatureNetwork | None = None
-) -> EmbeddedImages:
+def embedded(names: Sequence[str], pixels: torch.Tensor, network: Network | None = None) -> EmbeddedImages:
     """What the named properties need of uint8 images (k, 3, side, side).
 
     Raises PropertyError for unknown properties, pixels of another form, a missing network, and features that
@@ -101,9 +99,7 @@ def measured(
     return values
 
 
-def _embedded(
-    names: Sequence[str], pixels: torch.Tensor, network: FeatureNetwork | None
-) -> tuple[Array, Array]:
+def _embedded(names: Sequence[str], pixels: torch.Tensor, network: Network | None) -> tuple[Array, Array]:
     """Features and class probabilities for the named properties; arrays without columns where no property is
     named."""
     if not names:
@@ -119,7 +115,7 @@ def _embedded(
     return features, probabilities
 
 
-def _features(network: FeatureNetwork, pixels: torch.Tensor) -> Array:
+def _features(network: Network, pixels: torch.Tensor) -> Array:
     features, _ = embed(network, pixels)
     if not np.isfinite(features).all():
         raise PropertyError(

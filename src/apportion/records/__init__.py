@@ -25,7 +25,7 @@ from apportion.records.game import (
 )
 from apportion.records.game_evidence import ComparedEvaluations, GameEvidence
 from apportion.records.manifest import Contributor, Manifest
-from apportion.records.plan import Followup, Plan, Purpose, Role, Wanted, members_text
+from apportion.records.plan import Followup, NetworkDescription, Plan, Purpose, Role, Wanted, members_text
 from apportion.records.scores import ContributorScores, Scores, scores_address
 
 __all__ = [
@@ -53,6 +53,7 @@ __all__ = [
     "LdsScore",
     "Manifest",
     "Measurement",
+    "NetworkDescription",
     "PilotResult",
     "Plan",
     "Purpose",

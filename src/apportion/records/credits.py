@@ -7,7 +7,7 @@ from pydantic import Field
 
 from apportion.records.base import Finite, Hash, Record
 
-CREDITS = 6
+CREDITS = 7
 """Part of every round: a change in how credits are computed from values makes new rounds, which share every
 evaluation. A change of code alone makes no new round: the version of the code (`version.code`) is written in
 records, but is no part of their addresses."""

@@ -54,11 +54,22 @@ def members_text(mask: NDArray[np.bool_]) -> str:
     return f"{sum(1 << i for i, kept in enumerate(mask.tolist()) if kept):x}"
 
 
+class NetworkDescription(Record):
+    """A feature network of a round, for readers. network: its hash. name: what kind of model it is.
+    trained_on: what on, as far as its file says. classes: how many it tells apart, 0 where it has none."""
+
+    network: Hash
+    name: str
+    trained_on: str
+    classes: Annotated[int, Field(ge=0)]
+
+
 class Plan(Record):
     """What a round will evaluate, in order. games: the id of each game, by its role. methods: the methods
     that give credits, the published one first. look: which of `valuation.stop.looks` it is for, from 0.
     credits: the version of how credits come from values (CREDITS). evidence: the hash of
-    the evidence of another round that this one cites."""
+    the evidence of another round that this one cites. networks: the feature networks of its properties; none
+    where earlier code planned the round."""
 
     round: Hash
     manifest: Hash
@@ -70,6 +81,7 @@ class Plan(Record):
     look: Annotated[int, Field(ge=0)] = 0
     credits: int
     evidence: Hash | None = None
+    networks: tuple[NetworkDescription, ...] = ()
 
     @classmethod
     def parse(cls, data: bytes, origin: str) -> "Plan":

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from apportion.errors import DataError
-from apportion.records import Credits, Evidence, Judgement, Manifest
+from apportion.records import Credits, Evidence, Judgement, Manifest, NetworkDescription
 from apportion.report.attribution import Attribution
 from apportion.report.charts import standalone
 from apportion.report.images import ImageArray, Sprite, grid, sprite
@@ -47,10 +47,10 @@ class Page:
     same page.
 
     meanings: the properties of the round as PROPERTIES describes them. previous: the credits of the round
-    before. threshold: the correlation with retraining from which a property is faithful. thumbnails: training
-    images uint8 (k, side, side, 3) by contributor, of which the first THUMBNAILS are shown. games: how models
-    are made in the game of each id, for readers. facts: what was run, as labels and values. config: the
-    resolved configuration as plain data.
+    before. threshold: the correlation with retraining from which a property is faithful. networks: the
+    feature networks of the round. thumbnails: training images uint8 (k, side, side, 3) by contributor, of
+    which the first THUMBNAILS are shown. games: how models are made in the game of each id, for readers.
+    facts: what was run, as labels and values. config: the resolved configuration as plain data.
     """
 
     project: str
@@ -61,6 +61,7 @@ class Page:
     evidence: Evidence | None = None
     previous: Credits | None = None
     threshold: float = 0.5
+    networks: Sequence[NetworkDescription] = ()
     thumbnails: Mapping[str, ImageArray] = field(default_factory=dict)
     grids: Sequence[Grid] = ()
     costs: Sequence[CostLine] = ()
@@ -193,6 +194,7 @@ def _sections(page: Page) -> list[Section]:
             judgements.get(name),
             page.previous,
             page.threshold,
+            page.networks,
         )
         for name in names
     ]

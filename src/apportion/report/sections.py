@@ -12,13 +12,29 @@ from apportion.errors import ValuationError
 from apportion.evaluation.lds import spearman
 from apportion.evaluation.verdict import prediction, weakest_faith, weakest_score
 from apportion.evaluation.verdict import verdict as status_of
-from apportion.records import Credit, Credits, Endpoint, Faith, Judgement, LdsScore, Manifest, PilotResult
+from apportion.records import (
+    Credit,
+    Credits,
+    Endpoint,
+    Faith,
+    Judgement,
+    LdsScore,
+    Manifest,
+    NetworkDescription,
+    PilotResult,
+)
 from apportion.report.charts import Dot, dot_chart, has_cut_off
 from apportion.report.numbers import interval, number, portion, precision, signed
 from apportion.report.tables import Table, credit_table, faith_table, interaction_table, other_table, title
 
 LOPSIDED = 2.0
 """An equal share this many times the standard deviation of the credits hides how contributors differ."""
+
+
+NO_IMPROVEMENT = (
+    "By this property the empty coalition is no worse than the grand coalition, so there is no improvement "
+    "to share, and nobody has a share"
+)
 
 
 class Meaning(Protocol):
@@ -28,6 +44,8 @@ class Meaning(Protocol):
     def meaning(self) -> str: ...
     @property
     def higher_is_better(self) -> bool | None: ...
+    @property
+    def needs_network(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -48,6 +66,7 @@ class Section:
     name: str
     title: str
     meaning: str
+    network: str
     direction: str
     verdict: Verdict
     ends: tuple[tuple[str, str, str], ...]
@@ -68,9 +87,10 @@ def section(
     judgement: Judgement | None,
     previous: Credits | None,
     threshold: float,
+    networks: Sequence[NetworkDescription] = (),
 ) -> Section:
     """The section of one property, with contributors in the order of how much they improved it, or raised it
-    where more is neither better nor worse."""
+    where more is neither better nor worse. networks: the feature networks of the round."""
     better = meaning.higher_is_better
     v0, v1 = credits.v0[name], credits.v1[name]
     by_method = {method: credits.of(name, method) for method in credits.methods(name)}
@@ -83,6 +103,7 @@ def section(
         name=name,
         title=title(name),
         meaning=meaning.meaning,
+        network=network_text(networks) if meaning.needs_network else "",
         direction=direction(name, better),
         verdict=reasoned_verdict(judgement, threshold),
         ends=_ends(v0, v1, equal),
@@ -99,6 +120,19 @@ def section(
         ),
         change=_change(main, before, previous),
     )
+
+
+def network_text(networks: Sequence[NetworkDescription]) -> str:
+    """Which feature networks measure and what they were trained on, in words; empty where that was not
+    recorded."""
+    parts = [f"{network.name}, trained on {network.trained_on}" for network in networks]
+    return "; ".join(parts)
+
+
+def no_improvement(better: bool | None, v0: Endpoint, v1: Endpoint) -> bool:
+    """Whether the grand coalition is worse than the empty one, or equal to it. better: whether higher values
+    are better; None where neither is."""
+    return better is not None and (v1.mean > v0.mean if better else v1.mean < v0.mean) is False
 
 
 def direction(name: str, better: bool | None) -> str:
@@ -250,11 +284,8 @@ def _remarks(
 ) -> list[str]:
     """Warnings about a v0 that makes credits hard to read."""
     remarks = []
-    if better is not None and not v0.stated and (v1.mean > v0.mean) is not better:
-        remarks.append(
-            "By this property an untrained model is better than the trained one, so v0 is not the worst "
-            "value that the property can have."
-        )
+    if no_improvement(better, v0, v1):
+        remarks.append(f"{NO_IMPROVEMENT}.")
     scale = max(map(abs, phi))
     spread = pstdev([value / scale for value in phi]) * scale if scale else 0.0
     if not v0.stated and abs(equal) > LOPSIDED * spread:

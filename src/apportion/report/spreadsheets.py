@@ -3,7 +3,7 @@ same number, so equal credits are equal bytes."""
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from apportion.evaluation.verdict import verdict_text, weakest_score
 from apportion.records import Credit, Credits, Evidence, LdsScore, Manifest
@@ -18,19 +18,22 @@ def credits_csv(credits: Credits) -> str:
     return _csv(columns, rows)
 
 
-def statement_csv(names: Sequence[str], credits: Credits, evidence: Evidence, manifest: Manifest) -> str:
-    """statement.csv: what each contributor is credited with for these properties, the
-    verdict on these credits and their weakest score; one row per property and contributor."""
+def statement_csv(
+    networks: Mapping[str, str], credits: Credits, evidence: Evidence, manifest: Manifest
+) -> str:
+    """statement.csv: what each contributor is credited with for each property, the verdict on these credits
+    and their weakest score; one row per property and contributor. networks: by property, the feature network
+    that measures it in words, empty where none does."""
     judgements = {judgement.property: judgement for judgement in evidence.judgements}
     samples = {contributor.name: contributor.samples for contributor in manifest.contributors}
     columns = ["property", "contributor", "images", "method", "game", "credit", *NUMBERS]
-    columns += ["verdict", "lds", "lds_low", "lds_high", "covers"]
+    columns += ["verdict", "lds", "lds_low", "lds_high", "covers", "network"]
     rows = []
-    for name in sorted(names):
+    for name in sorted(networks):
         judged = [verdict_text(judgements[name]), *_bounds(weakest_score(judgements[name]))]
         for c in credits.of(name):
             own = [name, cell(c.contributor), str(samples[c.contributor]), c.method, c.game, *_numbers(c)]
-            rows.append([*own, *judged, credits.covered(c)])
+            rows.append([*own, *judged, credits.covered(c), networks[name]])
     return _csv(columns, rows)
 
 

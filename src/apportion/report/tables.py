@@ -126,7 +126,7 @@ def _credit_columns(main: Credit, change: bool, level: float, better: bool | Non
         Column(
             "Rank", note=f"the ranks that are possible at {portion(level)}, for all contributors together"
         ),
-        Column("Share", note="credit ÷ (v1 − v0)"),
+        Column("Share", note="credit ÷ (v1 − v0); none where v1 is no better than v0"),
     ]
     if change:
         columns.append(Column("Change", note="since the previous round"))

@@ -59,6 +59,7 @@ def outline(this_round: Round, before: Credits | None) -> Page:
         evidence=this_round.evidence,
         previous=before,
         threshold=this_round.config.evaluation.threshold,
+        networks=this_round.plan.networks,
     )
 
 
@@ -156,6 +157,7 @@ def _facts(this_round: Round) -> list[tuple[str, str]]:
         ("Pruned model", pruned),
         ("Game of the credits", plan.games["credit"]),
         ("Game of the evidence (retraining)", plan.games["truth"]),
+        *(("Feature network", f"{n.name}, {n.network}, trained on {n.trained_on}") for n in plan.networks),
         ("Precision", credit.recipe.precision),
         ("Apportion", plan.code),
         ("Python", platform.python_version()),

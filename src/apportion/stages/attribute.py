@@ -10,6 +10,7 @@ import numpy as np
 
 from apportion.errors import ApportionError, ValuationError
 from apportion.planning.coalitions import removals
+from apportion.properties import PROPERTIES
 from apportion.records import (
     CREDITS,
     Credit,
@@ -95,7 +96,10 @@ def _credits(
     if estimate.of_retraining and inputs.retrained:
         v0, v1 = inputs.retrained.v0, inputs.retrained.v1
     endpoints = checked_endpoints(v0, v1)
-    shareable = abs(endpoints.gain) > STANDARD_ERRORS * math.sqrt(endpoints.variance.sum())
+    # Where the grand coalition is worse than the empty one, the largest share would be that of the
+    # contributor who did most harm.
+    worse = PROPERTIES[name].higher_is_better is not None and inputs.sign * endpoints.gain <= 0
+    shareable = not worse and abs(endpoints.gain) > STANDARD_ERRORS * math.sqrt(endpoints.variance.sum())
     order = estimate.order
     for i, contributor in enumerate(this_round.manifest.names):
         phi = float(estimate.phi[i])

@@ -4,26 +4,37 @@ any compute is spent."""
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from apportion import datasets
 from apportion.config.hashing import digest
 from apportion.config.loading import parse
+from apportion.config.network import EMBEDDED
 from apportion.config.round import Config
 from apportion.datasets.contribution import Contribution
 from apportion.ledger import Ledger
 from apportion.planning.checks import check_coalitions, check_options, check_own_images
 from apportion.planning.coalitions import wanted_evaluations
+from apportion.planning.features import check_features, warn_of_properties
 from apportion.planning.forecast import forecast
 from apportion.planning.games import base_of, games_of
 from apportion.planning.precision import resolve
 from apportion.properties import PROPERTIES
-from apportion.records import CREDITS, Game, GameEvidence, Manifest, Plan, Role, StoppingStatus
+from apportion.records import (
+    CREDITS,
+    Game,
+    GameEvidence,
+    Manifest,
+    NetworkDescription,
+    Plan,
+    Role,
+    StoppingStatus,
+)
 from apportion.rounds import heads, integrity, training_data
 from apportion.rounds.citing import evidence_hash, keep_evidence, mismatch, read_evidence
-from apportion.rounds.networks import EMBEDDED, check_embedded, keep_network, network_hash, read_network
+from apportion.rounds.networks import EMBEDDED_HASH, keep_network, network_description, network_of
 from apportion.rounds.round import Round
 from apportion.store import Store, layout, open_store
 from apportion.store.layout import round_key, round_uri
@@ -60,7 +71,6 @@ def run(config: Config, job: str | None = None) -> Planned:
     check_options(config)
     store = open_store(config.store)
     store.probe()
-    networks = read_networks(config)
     tracker = open_tracker(config.tracking)
     tracker.check()
     contributions = datasets.load(config.data, config.model.condition)
@@ -68,9 +78,10 @@ def run(config: Config, job: str | None = None) -> Planned:
         log.warning(warning)
     manifest = training_data.manifest_of(contributions)
     check_coalitions(config, manifest.n)
-    hashes = {name: network_hash(data) for name, data in networks.items()}
+    network, description = checked_network(config, store, contributions) or (None, None)
+    warn_of_properties(config.properties, contributions, 0 if description is None else description.classes)
     evidence = None if config.evaluation.evidence is None else read_evidence(config.evaluation.evidence)
-    plan, games, earlier = next_look(store, config, manifest, hashes, evidence)
+    plan, games, earlier = next_look(store, config, manifest, description, evidence)
     check_own_images(config, manifest, games)
     for round_id in earlier:
         tracker.finish_round(round_id)  # a publication that was killed at its very end left its run open
@@ -84,7 +95,7 @@ def run(config: Config, job: str | None = None) -> Planned:
         return Planned(uri, work=False, pending=0, reason=reason)
     # `publish` needs the previous credits: where they cannot be read, this fails now rather than at the end.
     heads.previous(store, config.project, last, plan.round)
-    keep_inputs(store, contributions, networks)
+    keep_inputs(store, contributions, network)
     if evidence is not None and plan.evidence is not None:
         keep_evidence(store, evidence)
     return _commit(store, config, plan, games, tracker, job)
@@ -119,7 +130,7 @@ def next_look(
     store: Store,
     config: Config,
     manifest: Manifest,
-    networks: Mapping[str, str],
+    network: NetworkDescription | None,
     evidence: bytes | None = None,
 ) -> tuple[Plan, dict[Role, Game], list[str]]:
     """The plan of the round, its games, and the ids of the committed rounds of earlier looks.
@@ -130,7 +141,7 @@ def next_look(
     looks = len(config.valuation.stop.looks) if config.valuation.stop else 1
     earlier: list[str] = []
     while True:
-        plan, games = draw_up(config, manifest, networks, look=len(earlier), evidence=evidence)
+        plan, games = draw_up(config, manifest, network, look=len(earlier), evidence=evidence)
         if plan.look + 1 == looks or not store.exists(round_key(plan.round, layout.COMMIT_FILE)):
             return plan, games, earlier
         stopping = integrity.read_credits(round_uri(store, plan.round)).stopping
@@ -142,15 +153,15 @@ def next_look(
 def draw_up(
     config: Config,
     manifest: Manifest,
-    networks: Mapping[str, str],
+    network: NetworkDescription | None,
     look: int = 0,
     evidence: bytes | None = None,
 ) -> tuple[Plan, dict[Role, Game]]:
-    """The plan of a round and its games: a pure function of configuration, manifest, networks (hashes by
-    property) and the text of cited evidence, so the same input always gives the same round."""
+    """The plan of a round and its games: a pure function of configuration, manifest, feature network and the
+    text of cited evidence, so the same input always gives the same round."""
     precision = resolve(config.compute)
     base = base_of(config, manifest, precision)
-    games = games_of(config, base, networks, precision)
+    games = games_of(config, base, None if network is None else network.network, precision)
     wanted = tuple(wanted_evaluations(config, manifest, games, look))
     methods = chosen(config.valuation)
     identity = {
@@ -180,6 +191,7 @@ def draw_up(
         look=look,
         credits=CREDITS,
         evidence=applies,
+        networks=() if network is None else (network,),
     )
     return plan, games
 
@@ -207,23 +219,31 @@ def keep_config(store: Store, plan: Plan, config: Config) -> None:
         store.swap(key, known.tag, text)
 
 
-def read_networks(config: Config) -> dict[str, bytes]:
-    """The feature network of each property that needs one, as it is now. Raises PropertyError where it is not
-    one."""
+def checked_network(
+    config: Config, store: Store, contributions: Sequence[Contribution]
+) -> tuple[bytes, NetworkDescription] | None:
+    """The feature network of a round and what it is; None where no property needs one. Raises PropertyError
+    or DataError where it does not fit the properties and the images."""
     names = [name for name in config.properties if PROPERTIES[name].needs_network]
     if not names:
-        return {}
-    data = read_network(config.network)
-    if config.network == EMBEDDED:
-        check_embedded(data)
-    else:
-        from apportion.properties.network import load  # the embedded network needs no check, so no torch
+        return None
+    data = network_of(config, store, contributions)
+    choice = config.network or EMBEDDED
+    origin = choice if isinstance(choice, str) else f"{choice.architecture} of {choice.weights}"
+    description = network_description(data, origin)
+    embedded = description.network == EMBEDDED_HASH
+    if not (embedded and config.data.source == "openmoji"):  # these are known to fit, so no torch is needed
+        check_features(data, origin, names, contributions)
+    log.info("feature network: %s, trained on %s", description.name, description.trained_on)
+    if embedded and config.data.source != "openmoji":
+        log.warning(
+            "the feature network knows only drawings of OpenMoji, and can rate images of another kind, and "
+            "noise, wrongly: `network: train` trains one on your images (option network)"
+        )
+    return data, description
 
-        load(data, config.network)
-    return dict.fromkeys(names, data)
 
-
-def keep_inputs(store: Store, contributions: list[Contribution], networks: Mapping[str, bytes]) -> None:
+def keep_inputs(store: Store, contributions: Sequence[Contribution], network: bytes | None) -> None:
     """Copies images and networks into the store, where the other stages read them: files may change, or the
     other stages may not be able to read them.
 
@@ -236,8 +256,8 @@ def keep_inputs(store: Store, contributions: list[Contribution], networks: Mappi
             "labels or dates of joining of %s differ from those of the stored manifest, which stays as it is",
             ", ".join(names),
         )
-    for data in set(networks.values()):
-        keep_network(store, data)
+    if network is not None:
+        keep_network(store, network)
 
 
 def _json(value: Any) -> bytes:

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from apportion.evaluation.lds import spearman
+from apportion.properties import PROPERTIES
 from apportion.records import Commit, Cost, Credit, Credits
 from apportion.report.page import figures, render
+from apportion.report.sections import network_text
 from apportion.report.spreadsheets import statement_csv
 from apportion.rounds import heads
 from apportion.rounds.report_data import outline, page
@@ -61,8 +63,11 @@ def run(round_uri: str) -> str:
 
 def statement(this_round: Round) -> str:
     """The text of statement.csv."""
-    names = this_round.config.properties
-    return statement_csv(names, this_round.credits, this_round.evidence, this_round.manifest)
+    measured_with = network_text(this_round.plan.networks)
+    networks = {
+        name: measured_with if PROPERTIES[name].needs_network else "" for name in this_round.config.properties
+    }
+    return statement_csv(networks, this_round.credits, this_round.evidence, this_round.manifest)
 
 
 def costs(this_round: Round) -> list[Cost]:
@@ -86,9 +91,7 @@ def track(this_round: Round, before: Credits | None, tracker: Tracker) -> str | 
     config = this_round.config
     # What may change before a round is finished is a tag: MLflow takes each parameter only once.
     tags = {
-        **_flat(
-            {"apportion": {"compute": config.compute.model_dump(mode="json"), "network": config.network}}
-        ),
+        **_flat({"apportion": config.model_dump(mode="json", include={"compute", "network"})}),
         "apportion.project": config.project,
         "apportion.manifest": this_round.plan.manifest,
         "apportion.code": code(),

@@ -12,16 +12,17 @@ from apportion.diffusion.compute import Compute, prepare
 from apportion.progress import bar
 from apportion.properties import reference
 from apportion.properties.measure import EmbeddedImages, embedded, measure, measured
-from apportion.properties.network import FeatureNetwork
+from apportion.properties.network import Network
 from apportion.properties.network import load as load_network
-from apportion.records import Cost, Evaluation, Game
+from apportion.records import Cost, Evaluation, Game, Wanted
 from apportion.rounds.cost import timed
 from apportion.rounds.networks import stored_network
 from apportion.rounds.round import Round
 from apportion.rounds.samples import load_samples
 from apportion.rounds.training_data import training_images
 from apportion.store import Store
-from apportion.store.layout import network_key, reference_key
+from apportion.store.layout import network_key, record_key, reference_key
+from apportion.store.leases import in_turn
 from apportion.version import code
 
 
@@ -39,32 +40,37 @@ def make(this_round: Round, shard: int = 0) -> int:
     # Not `cuda`: this stage may run on nodes without the accelerator of the other stages.
     device = "cpu" if options.device == "cpu" else "auto"
     scorer = Scorer(store, prepare(device, "fp32", options.threads))
+    items = {record_key(item.game, item.key): item for item in todo}
     made = 0
-    with bar(len(todo), f"score {shard}", "coalition") as progress:
-        for item in todo:
-            images, spent = None, Cost(device=scorer.device)
-            if this_round.generates(item):
-                images, spent = load_samples(store, this_round.samples_key(item))
-            with timed() as clock:
-                values = scorer.values(this_round.games[item.game], images, this_round.data(item))
-            record = Evaluation(
-                key=item.key,
-                game=item.game,
-                seed=item.seed,
-                members=this_round.data(item),
-                values=values,
-                cost=Cost(
-                    finetune=spent.finetune,
-                    sample=spent.sample,
-                    score=milliseconds(clock.seconds),
-                    device=spent.device,
-                    scored_on=scorer.device,
-                ),
-                code=code(),
-            )
-            made += this_round.ledger.commit(record)
+    with bar(len(items), f"score {shard}", "coalition") as progress:
+        for key in in_turn(store, items):
+            if not this_round.ledger.has(items[key]):
+                made += this_round.ledger.commit(_evaluation(this_round, scorer, items[key]))
             progress.update()
     return made
+
+
+def _evaluation(this_round: Round, scorer: "Scorer", item: Wanted) -> Evaluation:
+    images, spent = None, Cost(device=scorer.device)
+    if this_round.generates(item):
+        images, spent = load_samples(this_round.store, this_round.samples_key(item))
+    with timed() as clock:
+        values = scorer.values(this_round.games[item.game], images, this_round.data(item))
+    return Evaluation(
+        key=item.key,
+        game=item.game,
+        seed=item.seed,
+        members=this_round.data(item),
+        values=values,
+        cost=Cost(
+            finetune=spent.finetune,
+            sample=spent.sample,
+            score=milliseconds(clock.seconds),
+            device=spent.device,
+            scored_on=scorer.device,
+        ),
+        code=code(),
+    )
 
 
 class Scorer:
@@ -96,7 +102,7 @@ class Scorer:
         pixels = training_images(self._store, [data], resolution).pixels
         return embedded(names, torch.from_numpy(pixels), self._network(network))
 
-    def _read_network(self, network: str | None) -> FeatureNetwork | None:
+    def _read_network(self, network: str | None) -> Network | None:
         if network is None:
             return None
         where = self._store.where(network_key(network))

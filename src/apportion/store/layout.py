@@ -51,6 +51,11 @@ def network_key(network: str) -> str:
     return f"networks/{network}.safetensors"
 
 
+def trained_network_key(address: str) -> str:
+    """Which network was trained on images, by the address of what it was trained on."""
+    return f"networks/trained/{address}.json"
+
+
 def reference_key(address: str) -> str:
     """What a property compares images with."""
     return f"references/{address}.safetensors"

@@ -1,0 +1,26 @@
+"""Option `network`: the feature network that properties are measured with (docs/images.md, "Feature
+networks")."""
+
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+from apportion.config.credentials import Address
+from apportion.config.strict import Strict
+
+EMBEDDED = "openmoji"
+"""The network that comes with the embedded drawings."""
+OWN = "train"
+"""A network that `plan` trains on the round's own images."""
+
+
+class Architecture(Strict):
+    """A known architecture with weights of the user's choice. architecture: LIBRARY/NAME, or transformers.
+    weights: the address of a safetensors file or, for transformers, of a folder."""
+
+    architecture: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    weights: Address
+
+
+NetworkChoice = Address | Architecture
+"""`openmoji`, `train`, the address of a file, or a known architecture."""
