@@ -11,7 +11,7 @@ from known import WORTH, alike, cheap, endpoints, half_alike, noise, rows
 from tiny import configured, csv_rows, fill, filled_to_the_end, planned
 
 from apportion.planning.coalitions import ENDPOINT_SEEDS
-from apportion.report.numbers import portion
+from apportion.report.numbers import number, portion
 from apportion.rounds.report_data import purposes
 from apportion.rounds.round import Round
 from apportion.stages import attribute, evaluate, plan, publish
@@ -110,6 +110,15 @@ def library(this_round, name):
         "datamodel": semivalues.datamodel(*rows(this_round, name, "datamodel")),
     }
     return phi, combined
+
+
+def test_the_coefficient_of_own_images_is_kept_and_reported(every):
+    page = unescape(every.read("report.html").decode())
+    assert set(every.credits.controls) == set(WORTH)
+    for name, rho in every.credits.controls.items():
+        assert (rho or 0.0) == pytest.approx(with_control(every, name).rho)
+        used = "not make these credits more" if rho is None else f"subtracted, {number(rho, '.2f')} times"
+        assert used in page
 
 
 def test_each_methods_credits_are_those_of_the_library(every):

@@ -96,7 +96,9 @@ class Credits(Record):
 
     published: the method whose credits are published, by property. covers: what the intervals of a method
     cover, in words. v0, v1: values of the empty and the grand coalition, which credits add up between;
-    retrained_v0 and retrained_v1: the same by retraining.
+    retrained_v0 and retrained_v1: the same by retraining. controls: by property, the coefficient of own
+    images as a control of the credits; None where they were evaluated and did not make the credits more
+    precise.
     """
 
     round: Hash
@@ -109,6 +111,7 @@ class Credits(Record):
     coalitions: int
     level: Finite
     covers: dict[str, str]
+    controls: dict[str, Finite | None] = {}
     pilots: tuple[PilotResult, ...] = ()
     interactions: tuple[Interaction, ...] = ()
     stopping: StoppingStatus | None = None

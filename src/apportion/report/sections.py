@@ -98,7 +98,8 @@ def section(
     before = _before(previous, name, main[0].method)
     equal = (v1.mean - v0.mean) / len(main)
     rows = [Dot(c.contributor, c.phi, c.low, c.high) for c in main]
-    remarks = [*_remarks(v0, v1, equal, [c.phi for c in main], better), *_retraining_remark(credits, name)]
+    remarks = [*_remarks(v0, v1, equal, [c.phi for c in main], better), *_control_remark(credits, name)]
+    remarks += _retraining_remark(credits, name)
     return Section(
         name=name,
         title=title(name),
@@ -297,6 +298,19 @@ def _remarks(
             "(valuation.stated_v0)."
         )
     return remarks
+
+
+def _control_remark(credits: Credits, name: str) -> list[str]:
+    """Whether own images made the credits more precise; empty where they were not evaluated for that."""
+    if name not in credits.controls:
+        return []
+    rho = credits.controls[name]
+    if rho is None:
+        return ["The coalitions’ own images do not make these credits more precise, so they are not used."]
+    return [
+        "The coalitions’ own images make these credits more precise: the part of interactions between "
+        f"contributors that they show is subtracted, {number(rho, '.2f')} times."
+    ]
 
 
 def _retraining_remark(credits: Credits, name: str) -> list[str]:

@@ -81,6 +81,7 @@ def credits_of(this_round: Round) -> Credits:
         coalitions=len(first.Z),
         level=options.level,
         covers=_covers(this_round, first),
+        controls={name: values.coefficient_of_control for name, values in inputs.items() if values.control},
         pilots=tuple(result for results in pilots.values() for result in results),
         interactions=tuple(
             pair for name, values in inputs.items() for pair in _interactions(this_round, name, values)

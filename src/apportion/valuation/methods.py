@@ -102,6 +102,11 @@ class MethodInput:
         return self.y if self._adjusted is None else self._adjusted.y
 
     @property
+    def coefficient_of_control(self) -> float | None:
+        """Of own images; None where they do not help, or were not evaluated."""
+        return None if self._adjusted is None else self._adjusted.rho
+
+    @property
     def _errors(self) -> Array | None:
         """Errors of the control (n, sources), with the sign of a larger contribution."""
         return None if self._adjusted is None else self.sign * self._adjusted.errors
