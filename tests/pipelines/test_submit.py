@@ -402,6 +402,7 @@ def test_missing_files(kfp_api, run, monkeypatch):
         ),
         ("data={source: folder, path: '{workdir}/images', resolution: 16}", ["data.path"]),
         ("network=features.safetensors", ["network", "an absolute path: `plan` reads it in its pod"]),
+        ("network={architecture: transformers, weights: clip}", ["network.weights", "an absolute path"]),
     ],
 )
 @pytest.mark.parametrize("command", ["submit", "schedule"])
@@ -417,8 +418,11 @@ def test_a_configuration_for_this_machine(kfp_api, run):
 
 def test_images_inside_the_container_image(kfp_api, run):
     folder = "data={source: folder, path: /data/images, resolution: 16}"
-    result = run("submit", folder, "network=s3://bucket/features.safetensors")
-    assert result.code == 0, result.err
+    weights = "network={architecture: transformers, weights: s3://bucket/clip}"
+    for network in ("network=s3://bucket/features.safetensors", weights, "network=train", "network=openmoji"):
+        result = run("submit", folder, network)
+        assert result.code == 0, result.err
+        assert "network: `plan` reads" not in result.err
     path = "data.path: `plan` reads /data/images in its pod, so it must be"
     assert f"{path} in the image apportion/cpu:" in result.err
     result = run("submit", folder, "cluster.volumes=[{claim: ours, path: /data}]")

@@ -3,7 +3,7 @@ networks")."""
 
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import Discriminator, StringConstraints, Tag
 
 from apportion.config.credentials import Address
 from apportion.config.strict import Strict
@@ -22,5 +22,8 @@ class Architecture(Strict):
     weights: Address
 
 
-NetworkChoice = Address | Architecture
+NetworkChoice = Annotated[
+    Annotated[Address, Tag("address")] | Annotated[Architecture, Tag("architecture")],
+    Discriminator(lambda choice: "architecture" if isinstance(choice, dict | Architecture) else "address"),
+]
 """`openmoji`, `train`, the address of a file, or a known architecture."""

@@ -170,7 +170,7 @@ def network_description(data: bytes, origin: str) -> NetworkDescription:
         raise PropertyError(
             f"found no feature network in {origin}, expected {CHOICES}: {type(error).__name__}: {error}"
         ) from error
-    trained_on = about.get("trained_on", "not stated in its file")
+    trained_on = about.get("trained_on", "data that its file does not name")
     if network_hash(data) == EMBEDDED_HASH:
         trained_on = "the drawings of OpenMoji, by group of emoji"
     return NetworkDescription(
