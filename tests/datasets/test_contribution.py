@@ -174,14 +174,25 @@ def test_duplicates_of_one_contributor_give_no_warning():
     assert duplicates([contribution(pixels=PIXELS[[0, 0, 1, 2, 3]]), contribution("bob", 255 - PIXELS)]) == []
 
 
-def test_many_duplicates_are_counted_and_ten_are_shown():
+def test_many_duplicates_of_the_same_contributors_are_one_warning():
     many = np.random.default_rng(1).integers(0, 256, (25, 4, 4, 3), dtype=np.uint8)
     titles = tuple(f"{i:02d}" for i in range(25))
     ada, bob = (contribution(name, many, np.ones(25, bool), titles) for name in ("ada", "bob"))
-    *named, last = duplicates([ada, bob])
-    assert "'ada' (00) and 'bob' (00)" in named[0]
+    (warning,) = duplicates([ada, bob])
+    assert warning.startswith("the same 25 images were given by 'ada' (00) and 'bob' (00), and so on")
+
+
+def test_of_many_groups_those_that_share_most_are_shown_first_and_all_are_counted():
+    images = np.random.default_rng(1).integers(0, 256, (13, 4, 4, 3), dtype=np.uint8)
+    ada = contribution("ada", images, np.ones(13, bool), tuple(map(str, range(13))))
+    others = [
+        contribution(f"p{i:02}", images[own], np.ones(len(own), bool), tuple(map(str, own)))
+        for i, own in enumerate([[i] for i in range(11)] + [[11, 12]])
+    ]
+    *named, last = duplicates([ada, *others])
+    assert "the same 2 images were given by 'ada' (11) and 'p11' (11)" in named[0]
     assert len(named) == 10
-    assert last.startswith("25 images in all")
+    assert last.startswith("13 images in all were given by more than one contributor, of 12 groups")
 
 
 def test_an_image_of_many_contributors_is_one_warning():

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from apportion.config.data import Folder
 from apportion.datasets import duplicates, load
@@ -254,18 +254,32 @@ def test_other_decoders_are_never_used(root):
     refused(root, "found 1 files that cannot be read as images", "ada/x.png")
 
 
-@pytest.mark.parametrize("side", [9000, 14000], ids=["pillow warns", "pillow raises"])
-def test_decompression_bombs_are_refused(root, side):
-    Image.new("1", (side, side)).save(root / "ada" / "bomb.png")
-    assert (root / "ada" / "bomb.png").stat().st_size < 1e5
-    parts = ["found 1 files that cannot be read as images", "ada/bomb.png", "decompression bomb"]
+def test_more_pixels_than_allowed_are_refused_before_they_are_decoded(root):
+    Image.new("1", (20_000, 20_000)).save(root / "ada" / "large.png")
+    assert (root / "ada" / "large.png").stat().st_size < 1e5
+    parts = ["found 1 images of more than 200000000 pixels", "ada/large.png: 20000x20000", "data.max_pixels"]
     refused(root, *parts, resize="crop")
+
+
+def test_the_option_alone_says_how_many_pixels_are_too_many(root, monkeypatch):
+    """Pillow would warn from this limit on, and refuse from twice the limit on."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
+    assert len(read(root, max_pixels=64)) == 2
+    refused(root, "found 5 images of more than 63 pixels", "ada/0.png: 8x8", max_pixels=63)
+
+
+def test_limits_of_the_decoder_are_as_before(root):
+    before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
+    read(root)
+    (root / "ada" / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    refused(root)
+    assert before == (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY)
 
 
 def test_files_that_are_not_images_are_named(root):
     (root / "ada" / "notes.txt").write_text("hello")
     (root / "bob" / "x.svg").write_text("<svg/>")
-    refused(root, "found 2 files in", "that are not images", "ada/notes.txt", "bob/x.svg", ".webp")
+    refused(root, "found 2 files", "ada/notes.txt: text", "bob/x.svg: an SVG drawing", "WEBP")
 
 
 def test_files_beside_the_folders_are_refused(root):
@@ -478,7 +492,7 @@ def test_a_folder_whose_name_starts_with_that_of_the_root_is_outside(root, tmp_p
     [
         ("ada/absent.png", "that lead to no file"),
         ("ada", "that lead to no file"),
-        ("ada/n.txt", "that are not images"),
+        ("ada/n.txt", "ada/n.txt: text, not an image"),
         ("a\0b.png", "lead outside"),
     ],
 )

@@ -5,8 +5,8 @@ import torch
 
 from apportion.config.network import EMBEDDED
 from apportion.datasets.openmoji.classifier import drawings
+from apportion.planning.networks import read_network
 from apportion.properties.network import FeatureNetwork, load
-from apportion.rounds.networks import read_network
 
 
 @pytest.fixture(scope="session", autouse=True)

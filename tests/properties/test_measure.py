@@ -92,7 +92,7 @@ from apportion.properties import PROPERTIES
 from apportion.properties.measure import measure
 from apportion.properties.network import load as load_network
 from apportion.properties.reference import load
-from apportion.rounds.networks import read_network
+from apportion.planning.networks import read_network
 torch.set_num_threads(1)  # as in the test
 folder = Path({str(tmp_path)!r})
 pixels = torch.from_numpy(numpy.load(folder / "pixels.npy"))

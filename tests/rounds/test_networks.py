@@ -14,11 +14,12 @@ from tiny import ROOT, from_folder, image_folder, planned, root, unmodified
 
 from apportion import stages
 from apportion.errors import Damaged, NotFound, PropertyError
+from apportion.planning.networks import read_network
 from apportion.properties import own_network, reference
 from apportion.properties.measure import build_reference, measure
 from apportion.properties.network import FeatureNetwork, dump, load
 from apportion.records import Cost, samples_address
-from apportion.rounds.networks import keep_network, network_hash, read_network, stored_network
+from apportion.rounds.networks import keep_network, network_hash, stored_network
 from apportion.rounds.round import Round
 from apportion.rounds.samples import dump_samples
 from apportion.rounds.training_data import training_images

@@ -10,8 +10,9 @@ import torch
 import apportion
 from apportion.config.network import EMBEDDED
 from apportion.errors import PropertyError
+from apportion.planning.networks import read_network
 from apportion.properties.network import FeatureNetwork, dump, embed, load
-from apportion.rounds.networks import network_hash, read_network
+from apportion.rounds.networks import network_hash
 from apportion.store import open_store
 
 CLASSIFIER = Path(apportion.__file__).parent / "datasets/openmoji/classifier.safetensors"

@@ -5,8 +5,8 @@ from known import FOUR, SMALL, additive, judged
 from mlflow import MlflowClient
 from tiny import commit, configured, fill, planned
 
+from apportion.planning.networks import read_network
 from apportion.rounds.heads import head
-from apportion.rounds.networks import read_network
 from apportion.stages import attribute, evaluate, plan, publish
 from apportion.tracking import MlflowTracker, Tracker, open_tracker
 

@@ -18,7 +18,10 @@ class OpenMoji(Strict):
 
 
 class Folder(Strict):
-    """A user's own images: one sub-folder per contributor, or a table `path,contributor[,label][,joined]`."""
+    """A user's own images: one sub-folder per contributor, or a table `path,contributor[,label][,joined]`.
+
+    An image of more than `max_pixels` pixels is refused: reading one takes up to 12 bytes of memory a pixel.
+    """
 
     source: Literal["folder"]
     path: str
@@ -26,6 +29,7 @@ class Folder(Strict):
     resize: Literal["refuse", "crop"] = "refuse"
     flip: bool = True
     min_images: Count = 8
+    max_pixels: Count = 200_000_000
 
 
 Data = Annotated[OpenMoji | Folder, Field(discriminator="source")]

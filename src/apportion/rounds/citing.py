@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from apportion.errors import ApportionError, ConfigError, Damaged, StoreError
 from apportion.records import Citation, Commit, ComparedEvaluations, GameEvidence, Manifest, Purpose, Role
-from apportion.rounds.networks import read_place
+from apportion.rounds.places import read_place
 from apportion.rounds.round import Round
 from apportion.store import Store
 from apportion.store.layout import COMMIT_FILE, evidence_key

@@ -20,6 +20,7 @@ from apportion.planning.coalitions import wanted_evaluations
 from apportion.planning.features import check_features, warn_of_properties
 from apportion.planning.forecast import forecast
 from apportion.planning.games import base_of, games_of
+from apportion.planning.networks import EMBEDDED_HASH, network_description, network_of
 from apportion.planning.precision import resolve
 from apportion.properties import PROPERTIES
 from apportion.records import (
@@ -34,7 +35,7 @@ from apportion.records import (
 )
 from apportion.rounds import heads, integrity, training_data
 from apportion.rounds.citing import evidence_hash, keep_evidence, mismatch, read_evidence
-from apportion.rounds.networks import EMBEDDED_HASH, keep_network, network_description, network_of
+from apportion.rounds.networks import keep_network
 from apportion.rounds.round import Round
 from apportion.store import Store, layout, open_store
 from apportion.store.layout import round_key, round_uri
@@ -74,6 +75,7 @@ def run(config: Config, job: str | None = None) -> Planned:
     tracker = open_tracker(config.tracking)
     tracker.check()
     contributions = datasets.load(config.data, config.model.condition)
+    log.info(datasets.found(contributions))
     for warning in datasets.duplicates(contributions):
         log.warning(warning)
     manifest = training_data.manifest_of(contributions)
