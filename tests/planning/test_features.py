@@ -5,11 +5,12 @@ import logging
 import numpy as np
 import pytest
 import torch
-from tiny import configured, from_folder, image_folder, nothing_computed
+from tiny import configured, from_folder, image_folder, nothing_computed, planned
 
 from apportion.datasets.contribution import Contribution
 from apportion.errors import DataError, PropertyError
 from apportion.planning.features import MOST, check_features, warn_of_properties
+from apportion.properties import own_network
 from apportion.properties.network import FeatureNetwork, dump
 from apportion.stages import plan
 
@@ -131,13 +132,15 @@ def test_plan_refuses_before_anything_is_computed(tmp_path):
     assert nothing_computed(tmp_path / "work")
 
 
-def test_a_folder_of_images_needs_a_network_by_name(tmp_path, caplog):
+def test_a_network_is_trained_on_a_folder_of_images_that_names_none(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(own_network, "STEPS", 3)
     folder = image_folder(tmp_path / "images", ["ann", "bob", "cy"], images=4)
     options = [*from_folder(folder), "valuation.coalitions=6", "evaluation.held_out=0"]
     without = [option for option in options if not option.startswith("network=")]
-    with pytest.raises(PropertyError, match=r"found no feature network.*`network: train`.*docs/images\.md"):
-        plan.run(configured(tmp_path / "work", *without))
-    assert nothing_computed(tmp_path / "work")
+    with caplog.at_level(logging.WARNING):
+        (description,) = planned(tmp_path / "own", *without).plan.networks
+    assert description.trained_on.startswith("12 images of this round")
+    assert "no feature network is named (option network), so one is trained on these images" in caplog.text
     with caplog.at_level(logging.WARNING):
         assert plan.run(configured(tmp_path / "work", *options)).work
     assert "knows only drawings of OpenMoji" in caplog.text

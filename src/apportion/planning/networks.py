@@ -12,6 +12,7 @@ from apportion.config.round import Config
 from apportion.datasets.contribution import Contribution
 from apportion.errors import ConfigError, Damaged, DataError, PropertyError, StoreError
 from apportion.progress import bar
+from apportion.properties import PROPERTIES
 from apportion.records import NetworkDescription
 from apportion.rounds.networks import keep_network, network_hash, stored_network
 from apportion.rounds.places import read_place
@@ -29,14 +30,24 @@ CHOICES = (
 )
 
 
-def network_of(config: Config, store: Store, contributions: Sequence[Contribution]) -> bytes:
-    """The feature network that a configuration names, as it is now. Raises PropertyError where there is none
-    or it cannot be read."""
-    choice = config.network
-    if choice is None:
-        if config.data.source != "openmoji":
-            raise PropertyError(f"found no feature network (option network), expected {CHOICES}")
-        choice = EMBEDDED
+def choice_of(config: Config) -> str | Architecture:
+    """The option `network`. Where it is left out: the embedded network for the embedded drawings, and for a
+    user's own images one that is trained on them, with a warning: it decides what properties mean."""
+    if config.network is not None:
+        return config.network
+    if config.data.source == "openmoji":
+        return EMBEDDED
+    log.warning(
+        "no feature network is named (option network), so one is trained on these images, as with `network: "
+        'train`: it decides what %s mean; docs/images.md, "Feature networks", lists others',
+        ", ".join(name for name in config.properties if PROPERTIES[name].needs_network),
+    )
+    return OWN
+
+
+def network_of(choice: str | Architecture, store: Store, contributions: Sequence[Contribution]) -> bytes:
+    """The feature network of an option `network`, as it is now. Raises PropertyError where it cannot be
+    read."""
     if choice == OWN:
         return trained_network(store, contributions)
     if isinstance(choice, Architecture):

@@ -11,7 +11,6 @@ from typing import Any
 from apportion import datasets
 from apportion.config.hashing import digest
 from apportion.config.loading import parse
-from apportion.config.network import EMBEDDED
 from apportion.config.round import Config
 from apportion.datasets.contribution import Contribution
 from apportion.ledger import Ledger
@@ -20,7 +19,7 @@ from apportion.planning.coalitions import wanted_evaluations
 from apportion.planning.features import check_features, warn_of_properties
 from apportion.planning.forecast import forecast
 from apportion.planning.games import base_of, games_of
-from apportion.planning.networks import EMBEDDED_HASH, network_description, network_of
+from apportion.planning.networks import EMBEDDED_HASH, choice_of, network_description, network_of
 from apportion.planning.precision import resolve
 from apportion.properties import PROPERTIES
 from apportion.records import (
@@ -229,8 +228,8 @@ def checked_network(
     names = [name for name in config.properties if PROPERTIES[name].needs_network]
     if not names:
         return None
-    data = network_of(config, store, contributions)
-    choice = config.network or EMBEDDED
+    choice = choice_of(config)
+    data = network_of(choice, store, contributions)
     origin = choice if isinstance(choice, str) else f"{choice.architecture} of {choice.weights}"
     description = network_description(data, origin)
     embedded = description.network == EMBEDDED_HASH
