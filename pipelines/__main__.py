@@ -4,6 +4,7 @@ cluster."""
 import argparse
 import logging
 import re
+import shlex
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from apportion.errors import ApportionError, ConfigError
 
 if TYPE_CHECKING:
     from pipelines.package import Package
+    from pipelines.processes import Workers
 
 COMPILED = Path(__file__).parent / "compiled"
 log = logging.getLogger("pipelines")
@@ -87,7 +89,15 @@ def _command(
 
 def run_here(arguments: argparse.Namespace) -> None:
     """Runs the pipeline with kfp.local: every task is a separate process, in place of a container."""
+    from pipelines.processes import stoppable
+
+    with stoppable(resume=shlex.join(sys.orig_argv)) as workers:
+        _run_with(workers, arguments)
+
+
+def _run_with(workers: "Workers", arguments: argparse.Namespace) -> None:
     from kfp import local
+    from kfp.local import subprocess_task_handler
 
     from apportion.planning.checks import check_options
     from pipelines.attribution import attribution
@@ -100,9 +110,15 @@ def run_here(arguments: argparse.Namespace) -> None:
         arguments.workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the work folder: {error}; choose another (--workdir)") from error
+    folder = arguments.workdir / "pipeline"
+    # No component has a workspace. KFP would make a temporary folder for it, and a run that is stopped would
+    # leave it behind.
     local.init(
-        runner=local.SubprocessRunner(use_venv=False), pipeline_root=str(arguments.workdir / "pipeline")
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(folder),
+        workspace_root=str(folder / "workspace"),
     )
+    subprocess_task_handler.run_local_subprocess = workers.run
     start = time.perf_counter()
     try:
         with without_kfp_lines():

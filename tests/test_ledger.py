@@ -2,11 +2,14 @@
 left as it is."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from tiny import SMALLER, fill, planned
 
+from apportion import stages
 from apportion.config.family import DdpmOptions
 from apportion.config.fitting import Fitting
 from apportion.config.hashing import digest
@@ -15,8 +18,10 @@ from apportion.config.sampling import Sampling
 from apportion.errors import Damaged, NotFound
 from apportion.ledger import Ledger
 from apportion.records import Cost, Evaluation, Game, Measurement, Recipe, Wanted, evaluation_key
-from apportion.store import open_store
-from apportion.store.layout import game_key, record_key
+from apportion.rounds.round import Round
+from apportion.rounds.weights import keep_cost
+from apportion.store import FileStore, open_store
+from apportion.store.layout import cost_key, game_key, ledger_prefix, record_key
 
 RECIPE = Recipe(
     version=2,
@@ -218,3 +223,93 @@ def test_a_damaged_game_is_told(ledger):
     path.write_bytes(path.read_bytes().replace(b"1e-05", b"2e-05"))
     with pytest.raises(Damaged, match=GAME.id):
         ledger.game(GAME.id)
+
+
+# What a round does not want
+
+
+def test_the_first_keys_are_those_of_the_listing(ledger):
+    for seed in range(5):
+        ledger.commit(evaluation(seed))
+    ledger.store.put_if_absent(f"{ledger_prefix(GAME.id)}0.bad", b"no record")
+    assert ledger.first_keys(GAME.id, 3) == sorted(ledger.keys(GAME.id))[:3]
+    assert ledger.first_keys(GAME.id, 9) == sorted(ledger.keys(GAME.id))
+    assert ledger.first_keys(OTHER.id, 3) == []
+
+
+def test_no_more_of_a_ledger_is_listed_than_its_first_keys(tmp_path):
+    """A listing of a bucket is a request for every 1,000 keys."""
+    listed = []
+
+    class Lazy(FileStore):
+        def list(self, prefix=""):
+            for key in super().list(prefix):
+                listed.append(key)
+                yield key
+
+    ledger = Ledger(Lazy(tmp_path))
+    for seed in range(9):
+        ledger.commit(evaluation(seed))
+    assert len(ledger.first_keys(GAME.id, 3)) == len(listed) == 3
+
+
+def test_it_has_what_is_there_intact_or_damaged(ledger):
+    assert not ledger.has(wanted())
+    ledger.commit(evaluation())
+    assert ledger.has(wanted())
+    record(ledger).write_bytes(b"x")
+    assert ledger.has(wanted())
+
+
+@pytest.fixture
+def partly_filled(tmp_path) -> Round:
+    """A round whose first evaluation is not known."""
+    this_round = planned(tmp_path, *SMALLER, "properties=[fid]", "evaluation.counterfactual=null")
+    fill_all_but(this_round, this_round.plan.wanted[:1])
+    return this_round
+
+
+def fill_all_but(this_round: Round, items) -> None:
+    known = tuple(item for item in this_round.plan.wanted if item not in items)
+    fill(replace(this_round, plan=this_round.plan.model_copy(update={"wanted": known})), lambda *_: 1.0)
+
+
+STRAY = {
+    "without a checksum": lambda ledger, key: file(ledger, key).write_bytes(b"{}"),
+    "no record": lambda ledger, key: ledger.store.put_if_absent(key, b"{}"),
+    "another record": lambda ledger, key: ledger.store.put_if_absent(key, evaluation(5).dump()),
+}
+
+
+@pytest.mark.parametrize("leave", STRAY.values(), ids=STRAY)
+def test_a_record_that_the_round_does_not_want_does_not_stop_its_plan(leave, partly_filled, caplog):
+    game = partly_filled.plan.wanted[0].game
+    key = record_key(game, "0" * 32)  # the first of the listing
+    leave(partly_filled.ledger, key)
+    planned = stages.plan.run(partly_filled.config)
+    assert planned.pending == 1
+    assert f"; they should take {3.5 / 3600:.2g} device hours" in planned.reason  # as each of the others
+    (warning,) = [entry.getMessage() for entry in caplog.records if "forecast" in entry.getMessage()]
+    assert warning.startswith("the forecast leaves out a record: ")
+    assert key in warning
+
+
+def test_one_that_the_round_wants_stops_it(partly_filled):
+    known = partly_filled.plan.wanted[1]
+    file(partly_filled.ledger, record_key(known.game, known.key)).write_bytes(b"{}")
+    with pytest.raises(Damaged, match=known.key):
+        stages.plan.run(partly_filled.config)
+
+
+def test_a_damaged_cost_of_shared_weights_does_not_stop_the_plan(tmp_path, caplog):
+    experts = "removal={method: experts, fitting: {steps: 2, lr: 1e-3, batch: 8}, sets: 3}"
+    more = ("data.contributors=4", "valuation.coalitions=12", "evaluation.counterfactual=null", experts)
+    this_round = planned(tmp_path, *SMALLER, "properties=[fid]", *more)
+    fill_all_but(this_round, [item for item in this_round.plan.wanted if item.purpose == "v1"])
+    game = this_round.plan.games["credit"]
+    keep_cost(this_round.store, game, "b", Cost(finetune=3600, device="cpu"))
+    this_round.store.put_if_absent(cost_key(game, "a"), b"{}")
+    assert (
+        "models that coalitions share should take 8 device hours" in stages.plan.run(this_round.config).reason
+    )
+    assert cost_key(game, "a") in caplog.text

@@ -1,6 +1,7 @@
 """Evaluations in a store: what is known of a game, and what a plan still lacks."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from apportion.errors import Damaged, NotFound
 from apportion.records import Evaluation, Game, Wanted
@@ -59,8 +60,20 @@ class Ledger:
     def keys(self, game: str) -> set[str]:
         """Keys of every evaluation of a game. Other objects there, such as renamed damaged records, are
         ignored."""
+        return set(self._keys(game))
+
+    def first_keys(self, game: str, number: int) -> list[str]:
+        """The first keys of a game, in their order. No more of the ledger is listed than that: it may have
+        many thousand records. Keys are hashes, so this is a random choice of the game's evaluations."""
+        return list(islice(self._keys(game), number))
+
+    def _keys(self, game: str) -> Iterator[str]:
         matches = (RECORD.fullmatch(name) for name in self.store.list(ledger_prefix(game)))
-        return {match["key"] for match in matches if match}
+        return (match["key"] for match in matches if match)
+
+    def has(self, wanted: Wanted) -> bool:
+        """Whether there is a record, intact or damaged."""
+        return self.store.exists(record_key(wanted.game, wanted.key))
 
     def pending(self, wanted: Iterable[Wanted]) -> list[Wanted]:
         """Those of `wanted` without a record, in their order, each key once."""

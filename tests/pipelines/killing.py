@@ -28,13 +28,19 @@ def carry_out(config: dict[str, Any], log: str, key: str, moment: str) -> None:
     `after` it or, in a folder, `between` the checksum and the object.
     """
     share_stores(setattr)
-    for stage, (owner, name) in WORK.items():
-        setattr(owner, name, _logged(getattr(owner, name), Path(log), stage))
+    _log_to(Path(log))
     _kill_at(key, moment)
     uri = plan.run(parse(config, "the test's configuration")).round_uri
     prepared(uri)
     evaluated(uri)
     concluded(uri)
+
+
+def work_on(uri: str, log: str) -> None:
+    """Makes all coalitions of a planned round. Every computation of one is a line in the file `log`."""
+    share_stores(setattr)
+    _log_to(Path(log))
+    evaluated(uri)
 
 
 def share_stores(replace: Callable[[object, str, object], None]) -> None:
@@ -44,6 +50,11 @@ def share_stores(replace: Callable[[object, str, object], None]) -> None:
     shared = cache(open_store)
     for module in (plan, rounds.round):
         replace(module, "open_store", shared)
+
+
+def _log_to(log: Path) -> None:
+    for stage, (owner, name) in WORK.items():
+        setattr(owner, name, _logged(getattr(owner, name), log, stage))
 
 
 def _logged(work: Any, log: Path, stage: str) -> Any:

@@ -2,6 +2,7 @@
 
 # ruff: noqa: F811 (fixtures are imported, and named by the tests that need them)
 
+import os
 import signal
 import time
 from collections import Counter
@@ -11,6 +12,7 @@ import pytest
 from killing import share_stores
 from mlflow import MlflowClient
 from preloaded import Fork
+from process_tree import seconds_until_ended, started_by
 from servers import s3_bucket, s3_endpoint  # noqa: F401
 from tiny import (
     REMOVALS,
@@ -23,8 +25,8 @@ from tiny import (
     pipeline,
     root,
     round_folder,
-    snapshot,
 )
+from tiny import snapshot as all_objects
 
 from apportion import stages
 from apportion.rounds.round import Round
@@ -48,13 +50,23 @@ def planned_keys(this_round: Round, stage: str, shard: int | None = None) -> lis
     return [record_key(item.game, item.key) for item in items[step]]
 
 
-def kill_at_the_next_of(process: Fork, paths: list[Path]) -> None:
-    """Kills a process, and all that it started, as soon as another of these files is there."""
+def snapshot(folder: Path) -> dict:
+    """Every object of a store but leases, which are removed."""
+    return {name: entry for name, entry in all_objects(folder).items() if not name.startswith("leases/")}
+
+
+def wait_for_the_next_of(process: Fork, paths: list[Path]) -> None:
+    """Waits until another of these files is there."""
     before, deadline = {path for path in paths if path.exists()}, time.monotonic() + 300
     while not any(path.exists() for path in paths if path not in before):
         assert not process.ended(), process.wait()
         assert time.monotonic() < deadline, "made nothing in time"
         time.sleep(0.0005)
+
+
+def kill_at_the_next_of(process: Fork, paths: list[Path]) -> None:
+    """Kills a process, and all that it started, as soon as another of these files is there."""
+    wait_for_the_next_of(process, paths)
     assert process.kill() == -signal.SIGKILL, process.wait()
 
 
@@ -140,6 +152,12 @@ def test_killed_inside_each_stage(ready, uninterrupted, computations, forks):
 # Several workers
 
 
+def script(call: str) -> str:
+    """A program that calls a function of `killing`."""
+    folders = [str(ROOT / "tests"), str(ROOT / "tests" / "pipelines")]
+    return f"import sys; sys.path[:0] = {folders}; import killing; {call}"
+
+
 def copy_to_bucket(this_round: Round, store: Store) -> Round:
     """The same round in another store."""
     for key in this_round.store.list():
@@ -161,6 +179,21 @@ def anywhere(request, ready):
     request.getfixturevalue("shared_stores")
     bucket = request.getfixturevalue("s3_bucket")
     return copy_to_bucket(ready, open_store(f"s3://{bucket}/some/prefix"))
+
+
+def test_three_processes_at_once_compute_nothing_twice(anywhere, uninterrupted, forks, tmp_path):
+    """Each goes through all stages of all shards: what one is making, the others leave to it."""
+    log = tmp_path / "computations"
+    processes = [
+        forks.start("-c", script(f"killing.work_on({anywhere.uri!r}, {str(log)!r})")) for _ in range(3)
+    ]
+    for process in processes:
+        code, _, err = process.wait()
+        assert code == 0, err
+    assert Counter(log.read_text().split()) == dict.fromkeys(SHARDED, 12) | {"score": 13}
+    assert list(anywhere.store.list("leases/")) == []
+    concluded(anywhere.uri)
+    assert results(anywhere) == uninterrupted
 
 
 def test_two_processes_on_one_shard_at_once(anywhere, uninterrupted, forks):
@@ -231,9 +264,7 @@ def carried_out(tmp_path, forks):
 
     def carry_out(config, key="nothing", moment="after"):
         arguments = (config.model_dump(mode="json"), str(log), key, moment)
-        folders = [str(ROOT / "tests"), str(ROOT / "tests" / "pipelines")]
-        script = f"import sys; sys.path[:0] = {folders}; import killing; killing.carry_out(*{arguments})"
-        return forks.run("-c", script)
+        return forks.run("-c", script(f"killing.carry_out(*{arguments})"))
 
     carry_out.log = log
     return carry_out
@@ -274,7 +305,8 @@ def test_killed_in_a_bucket(tmp_path, ready, uninterrupted, carried_out, shared_
     for key in (weights, record, ROUND + r"credits\.json", r"heads/.*"):
         code, _, err = carried_out(config, key)
         assert code == -signal.SIGKILL, (key, err)
-        known |= {key: store.get(key) for key in store.list() if key not in known}
+        keys = (key for key in store.list() if not key.startswith("leases/"))
+        known |= {key: store.get(key) for key in keys if key not in known}
     code, _, err = carried_out(config)
     assert code == 0, err
     assert {key: store.get(key) for key in known} == known
@@ -297,17 +329,31 @@ def tracked(workdir: Path) -> list[str]:
     return [run.info.status for run in client.search_runs([experiment.experiment_id])]
 
 
-def test_killed_inside_the_pipeline(tmp_path, ready, uninterrupted, forks):
-    """All processes of `python -m pipelines run` end at once, as when a machine fails; the same command goes
-    on."""
+def test_stopped_and_killed_inside_the_pipeline(tmp_path, ready, uninterrupted, forks):
+    """`python -m pipelines run` is stopped, then killed alone; all its processes end with it, and the same
+    command goes on."""
     workdir = tmp_path / "work"
     arguments = pipeline(workdir, *SMALLER, REMOVALS)
     models = [workdir / "store" / key for key in planned_keys(ready, "finetune")]
-    kill_at_the_next_of(forks.start(*arguments), models)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        run = forks.start(*arguments)
+        wait_for_the_next_of(run, models)
+        workers = started_by(run.pid)
+        assert workers
+        os.kill(run.pid, number)
+        code, out, err = run.wait()
+        assert seconds_until_ended(workers) < 10
+        assert tracked(workdir) == ["RUNNING"]
+        if number == signal.SIGTERM:
+            assert code == 128 + number
+            assert (
+                err.count("apportion: stopped by SIGTERM; what was stored is kept, and this command goes")
+                == 1
+            )
+            assert "stopped in" not in out + err  # as KFP would say of a task that failed
     made = [path for path in models if path.exists()]
-    assert 0 < len(made) < len(models)
+    assert 2 <= len(made) < len(models)
     before = snapshot(workdir / "store")
-    assert tracked(workdir) == ["RUNNING"]
 
     code, out, err = forks.run(*arguments)
     assert code == 0, out + err
@@ -315,6 +361,7 @@ def test_killed_inside_the_pipeline(tmp_path, ready, uninterrupted, forks):
     this_round = Round.open(f"{store.uri}/rounds/{ready.id}")
     assert (round_folder(this_round) / "round.json").exists()
     assert unchanged(before, workdir / "store")
+    assert list(store.list("leases/")) == []
     assert has_one_record_for_each_evaluation(this_round)
     assert results(this_round) == uninterrupted
     assert tracked(workdir) == ["FINISHED"] * 2  # of the round, and of its method

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from servers import PAGE, Answer, free_port, proxy
 
 from apportion.errors import Conflict, Damaged, NotFound, StoreError
 from apportion.store import FileStore, Store, open_store
+from apportion.store.leftovers import remove_leftovers
 
 fork = multiprocessing.get_context("fork")
 
@@ -313,14 +315,108 @@ def test_a_key_cannot_be_a_folder_of_another(tmp_path: Path) -> None:
             store.ensure(key, lambda: b"2")
 
 
-def test_probe_removes_old_temporary_files_only(tmp_path: Path) -> None:
-    old, new = tmp_path / "a/.k.0.tmp", tmp_path / "a/.k.1.tmp"
-    old.parent.mkdir()
-    for path in (old, new):
-        path.touch()
-    os.utime(old, (0, 0))
-    open_store(tmp_path.as_uri()).probe()
-    assert (old.exists(), new.exists()) == (False, True)
+CHECKSUM = f"{hashlib.sha256(b'data').hexdigest()}  %s\n"
+LEFT_OVER = {
+    "a/.k.0123456789abcdef.tmp": "half",
+    ".k.0.tmp": "",
+    "games/1/ledger/.k.json.sha256": CHECKSUM % "k.json",
+    "heads/.p.sha256": CHECKSUM % "p" * 2,  # killed while a pointer moved
+    "probes/0123456789abcdef": "first",
+    "leases/checkpoints-1.safetensors": "{}",
+}
+"""What processes leave that are killed in the middle of a write, by name."""
+OTHERS = {
+    "a/k.json": "data",
+    "a/.k.json.sha256": CHECKSUM % "k.json",
+    "a/k.json.bad": "a record that somebody has moved away",
+    ".notes.tmp": "",
+    "a/x.tmp": "",
+    "a/.k.zz.tmp": "",
+    "a/.other.sha256": CHECKSUM % "another name",
+    "a/.text.sha256": "text",
+    "a/probes/1": "",
+    "probes/.hidden": "",
+    ".lock": "",
+}
+"""What is nobody's, or not left over."""
+
+
+def test_probe_removes_what_killed_processes_left_a_day_ago_and_nothing_else(tmp_path: Path) -> None:
+    now = time.time()
+    ages = {"old": now - 25 * 3600, "new": now - 23 * 3600}
+    for age, written in ages.items():
+        for name, text in (LEFT_OVER | OTHERS).items():
+            path = tmp_path / age / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+            os.utime(path, (written, written))
+        open_store((tmp_path / age).as_uri()).probe()
+    found = {
+        age: {
+            path.relative_to(tmp_path / age).as_posix()
+            for path in (tmp_path / age).rglob("*")
+            if path.is_file()
+        }
+        for age in ages
+    }
+    assert found == {"old": set(OTHERS), "new": set(LEFT_OVER | OTHERS)}
+    assert open_store((tmp_path / "old").as_uri()).get("a/k.json") == b"data"
+
+
+def test_what_a_killed_writer_left_is_removed_later(tmp_path: Path, no_fsync: None) -> None:
+    """Wherever it was killed. What a resumed writer has stored since is whole, old as its leftovers are."""
+    for store in _kill_points(tmp_path, lambda store: store.put_if_absent("a/k", b"1")):
+        again = store.put_if_absent("a/k", b"2")
+        for path in store._root.rglob("*"):
+            os.utime(path, (0, 0))
+        store.probe()
+        assert store.get("a/k") == (b"2" if again else b"1")
+        assert store.get("heads/p") == b"old"
+        files = {path for path in store._root.rglob("*") if path.is_file()}
+        names = {".lock", "heads/p", "heads/.p.sha256", "a/k", "a/.k.sha256"}
+        assert files == {store._root / name for name in names}
+
+
+def test_a_leftover_that_cannot_be_removed_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a/.k.0.tmp"
+    path.parent.mkdir()
+    path.touch()
+    os.utime(path, (0, 0))
+    store, unlink = open_store(tmp_path.as_uri()), Path.unlink
+
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        if self == path:
+            raise PermissionError(13, "Permission denied")
+        unlink(self, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    store.probe()
+    assert path.exists()
+
+
+@pytest.mark.parametrize(("age", "left"), [(25, ["a"]), (23, ["a", "leases/x", "probes/1"])])
+def test_leftovers_of_a_bucket_are_removed_by_the_clock_of_its_server(
+    s3_endpoint: str, s3_bucket: str, age: int, left: list[str]
+) -> None:
+    """A server whose clock runs ahead by hours."""
+
+    def ahead(method: str, headers: dict[str, str], forward: Callable[[], Answer]) -> Answer:
+        answer = forward()
+        date = formatdate(time.time() + age * 3600, usegmt=True)
+        return answer._replace(headers={**answer.headers, "Date": date})
+
+    store = open_store(f"s3://{s3_bucket}/some/prefix")
+    for key in ("a", "leases/x", "probes/1"):
+        store.put_if_absent(key, b"1")
+    with proxy(s3_endpoint, ahead) as url:
+        remove_leftovers(open_store(store.uri, endpoint_url=url))
+    assert list(store.list()) == left
+
+
+def test_leftovers_of_a_bucket_that_cannot_be_listed_stop_nothing(s3_bucket: str) -> None:
+    remove_leftovers(open_store("s3://no-such-bucket"))
 
 
 def _at_lines(lines: range, act: Callable[[], object], work: Callable[[], object]) -> bool:

@@ -161,7 +161,8 @@ def network_description(data: bytes, origin: str) -> NetworkDescription:
         (classes,) = (about["classes"],) if "architecture" in about else shape(data, "head.bias") or (0,)
     except (ValueError, KeyError, TypeError) as error:
         raise PropertyError(
-            f"found no feature network in {origin}, expected {CHOICES}: {type(error).__name__}: {error}"
+            f"found no feature network in {origin} (option network), expected {CHOICES}: "
+            f"{type(error).__name__}: {error}"
         ) from error
     trained_on = about.get("trained_on", "data that its file does not name")
     if network_hash(data) == EMBEDDED_HASH:

@@ -3,7 +3,7 @@ part of mixtures."""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -76,28 +76,32 @@ def missing_weights(this_round: Round, shard: int) -> dict[str, Weights]:
     images. Raises ConfigError for a shard that the round does not have."""
     weights = all_weights(this_round)
     own = set(this_round.part(list(weights), shard))
-    return _needed(this_round, {key: row for key, row in weights.items() if key in own})
+    pending = this_round.ledger.pending(this_round.wanted)
+    return _needed(this_round, {key: row for key, row in weights.items() if key in own}, pending)
 
 
-def untrained_shared_weights(this_round: Round) -> dict[str, int]:
+def untrained_shared_weights(this_round: Round, pending: Iterable[Wanted] | None = None) -> dict[str, int]:
     """How many weights that are part of mixtures have still to be trained for a round, by the id of their
-    game; games without any are left out."""
+    game; games without any are left out. pending: its evaluations without a record, where they are known;
+    else the ledger is listed."""
+    if pending is None:
+        pending = this_round.ledger.pending(this_round.wanted)
     shared = {row.address: row for row in _shared_weights(this_round)}
     stored = this_round.store.exists
     absent = {address: row for address, row in shared.items() if not stored(weights_key(address))}
     counts: dict[str, int] = defaultdict(int)
-    for row in _needed(this_round, absent).values():
+    for row in _needed(this_round, absent, pending).values():
         counts[row.game] += 1
     return dict(counts)
 
 
-def _needed(this_round: Round, weights: dict[str, Weights]) -> dict[str, Weights]:
-    """Those of `weights` with an evaluation that has neither a record nor images."""
-    pending = {item.key for item in this_round.ledger.pending(this_round.wanted)}
+def _needed(this_round: Round, weights: dict[str, Weights], pending: Iterable[Wanted]) -> dict[str, Weights]:
+    """Those of `weights` with a pending evaluation that has no images."""
+    unknown = {item.key for item in pending}
     sampled: dict[str, bool] = {}
 
     def needed(item: Wanted) -> bool:
-        if item.key not in pending:
+        if item.key not in unknown:
             return False
         if item.key not in sampled:
             sampled[item.key] = this_round.store.exists(this_round.samples_key(item))

@@ -15,6 +15,7 @@ from apportion.rounds.round import Round
 from apportion.rounds.training_data import training_images
 from apportion.rounds.weights import Weights, missing_weights
 from apportion.store.layout import weights_key
+from apportion.store.leases import in_turn
 
 
 def run(round_uri: str, shard: int = 0) -> int:
@@ -27,9 +28,8 @@ def make(this_round: Round, shard: int = 0, stop: Callable[[], bool] = lambda: F
     todo, options = missing_weights(this_round, shard), this_round.config.compute
     made = 0
     with bar(sum(map(_steps, todo.values())), f"finetune {shard}", "step") as progress:
-        for key, weights in todo.items():
-            if stop():
-                break
+        for key in in_turn(this_round.store, todo, stop):
+            weights = todo[key]
             compute = prepare(options.device, weights.recipe.precision, options.threads)
             stored = this_round.store.ensure(
                 key, partial(_trained, this_round, weights, compute, progress.update)

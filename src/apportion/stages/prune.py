@@ -13,6 +13,7 @@ from apportion.rounds.models import dump_model, load_model
 from apportion.rounds.round import Round
 from apportion.rounds.training_data import training_images
 from apportion.store.layout import weights_key
+from apportion.store.leases import ensure
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def run(round_uri: str) -> str:
         for game in this_round.games.values():
             start = game.recipe.start
             if start is not None and start.pruning is not None:
-                this_round.store.ensure(weights_key(start.id), partial(_pruned, this_round, game, start))
+                ensure(this_round.store, weights_key(start.id), partial(_pruned, this_round, game, start))
     start = this_round.game("credit").recipe.start
     return this_round.plan.base.id if start is None else start.id
 

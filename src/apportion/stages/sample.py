@@ -10,6 +10,7 @@ from apportion.rounds.cost import timed
 from apportion.rounds.models import SharedModels, generate, load_sampler
 from apportion.rounds.round import Round
 from apportion.rounds.samples import dump_samples
+from apportion.store.leases import in_turn
 
 
 def run(round_uri: str, shard: int = 0) -> int:
@@ -19,8 +20,9 @@ def run(round_uri: str, shard: int = 0) -> int:
 
 def make(this_round: Round, shard: int = 0) -> int:
     """As `run`, for a round that is open."""
-    todo = [item for item in this_round.pending(shard) if this_round.generates(item)]
-    images = [this_round.games[item.game].sampling.images for item in todo]
+    pending = (item for item in this_round.pending(shard) if this_round.generates(item))
+    todo = {this_round.samples_key(item): item for item in pending}
+    images = {key: this_round.games[item.game].sampling.images for key, item in todo.items()}
 
     @cache
     def prepared(precision: str) -> tuple[Compute, SharedModels]:
@@ -28,7 +30,7 @@ def make(this_round: Round, shard: int = 0) -> int:
         compute = prepare(options.device, precision, options.threads)
         return compute, SharedModels(this_round, compute)
 
-    with bar(sum(images), f"sample {shard}", "image") as progress:
+    with bar(sum(images.values()), f"sample {shard}", "image") as progress:
 
         def images_of(item: Wanted) -> bytes:
             game = this_round.games[item.game]
@@ -41,9 +43,9 @@ def make(this_round: Round, shard: int = 0) -> int:
             return dump_samples(images, spent.model_copy(update={"sample": clock.seconds}))
 
         made = 0
-        for item, count in zip(todo, images, strict=True):
-            stored = this_round.store.ensure(this_round.samples_key(item), partial(images_of, item))
+        for key in in_turn(this_round.store, todo):
+            stored = this_round.store.ensure(key, partial(images_of, todo[key]))
             if not stored:
-                progress.update(count)
+                progress.update(images[key])
             made += stored
     return made

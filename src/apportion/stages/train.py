@@ -19,6 +19,8 @@ from apportion.rounds.round import Round
 from apportion.rounds.samples import dump_samples, load_samples
 from apportion.rounds.training_data import training_images
 from apportion.store.layout import network_key, reference_key, samples_key, weights_key
+from apportion.store.leases import ensure
+from apportion.store.leftovers import remove_leftovers
 
 
 def run(round_uri: str) -> str:
@@ -26,13 +28,14 @@ def run(round_uri: str) -> str:
     model's id."""
     this_round = Round.open(round_uri)
     base = this_round.plan.base
+    remove_leftovers(this_round.store)
     if this_round.settled:
         return base.id
     options = this_round.config.compute
     compute = prepare(options.device, base.recipe.precision, options.base_threads)
-    this_round.store.ensure(weights_key(base.id), lambda: _base(this_round, compute))
+    ensure(this_round.store, weights_key(base.id), lambda: _base(this_round, compute))
     for address, network in _references(this_round).items():
-        this_round.store.ensure(reference_key(address), partial(_reference, this_round, network, compute))
+        ensure(this_round.store, reference_key(address), partial(_reference, this_round, network, compute))
     return base.id
 
 

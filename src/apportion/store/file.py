@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -11,7 +12,14 @@ from pathlib import Path
 from apportion.errors import Damaged, NotFound, StoreError
 from apportion.store.contract import KEY, Pointer, Store, checked, checked_prefix, sha256
 
-_ABANDONED = 24 * 3600  # seconds after which the writer of a temporary file must have been killed
+ABANDONED = 24 * 3600.0
+"""Seconds after which the process that left a file behind must have been killed."""
+
+PASSING = ("probes/", "leases/")
+"""How the keys of objects start that are removed by the process that wrote them."""
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp")
+_CHECKSUM = re.compile(r"\.(?P<name>.+)\.sha256")
 
 
 class FileStore(Store):
@@ -19,7 +27,7 @@ class FileStore(Store):
 
     An object appears by one rename, after its checksum was written and while the store is locked. A writer
     that is killed at any moment therefore leaves a complete object or none; a checksum or temporary file that
-    is left over does no harm.
+    is left over does no harm, and a later `probe` removes it.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,17 +70,20 @@ class FileStore(Store):
             # steps finds a content without its checksum.
             _write_checksums(path, *([current.tag] if current else []), tag)
             temporary.replace(path)
-            _write_checksums(path, tag)
+            if current:
+                _write_checksums(path, tag)
             _sync(path.parent)
         return tag
 
     def probe(self) -> None:
         super().probe()
-        with self._explained():
-            for path in self._root.rglob(".*.tmp"):
-                with suppress(FileNotFoundError):  # its writer has just finished
-                    if time.time() - path.stat().st_mtime > _ABANDONED:
-                        path.unlink()
+        for folder, _, names in os.walk(self._root):
+            for path in (Path(folder, name) for name in names):
+                with suppress(OSError):  # it was removed meanwhile, or may not be, and does no harm
+                    if self._is_left_over(path):
+                        with self._lock():  # its writer may just have begun to write it again
+                            if self._is_left_over(path):
+                                path.unlink()
 
     def _read(self, key: str) -> Pointer:
         # A pointer may move between the reading of its checksums and of its content, so that they differ once
@@ -94,9 +105,22 @@ class FileStore(Store):
 
     def _remove(self, key: str) -> None:
         path = self._path(key)
-        with self._explained():
+        # Without the lock, another process could write the object again between the two.
+        with self._explained(), self._lock():
             path.unlink(missing_ok=True)
             _checksum_path(path).unlink(missing_ok=True)
+
+    def _is_left_over(self, path: Path) -> bool:
+        """Whether a file is one of those that killed processes leave behind, and old enough: a temporary
+        file, an object that should have been removed, or a checksum without its object."""
+        if time.time() - path.lstat().st_mtime <= ABANDONED:
+            return False
+        if checksum := _CHECKSUM.fullmatch(path.name):
+            recorded = rf"([0-9a-f]{{64}}  {re.escape(checksum['name'])}\n)+"
+            beside = path.with_name(checksum["name"])
+            return not os.path.lexists(beside) and bool(re.fullmatch(recorded, _text(path)))
+        key = path.relative_to(self._root).as_posix()
+        return bool(_TEMPORARY.fullmatch(path.name)) or (key.startswith(PASSING) and bool(KEY.fullmatch(key)))
 
     def _path(self, key: str) -> Path:
         return self._root / checked(key)
@@ -130,10 +154,14 @@ def _checksum_path(path: Path) -> Path:
 def _read_checksums(path: Path) -> set[str]:
     """The recorded checksums of a file; none where none is recorded."""
     try:
-        lines = _checksum_path(path).read_text("ascii", "replace").splitlines()
+        lines = _text(_checksum_path(path)).splitlines()
     except (FileNotFoundError, NotADirectoryError):
         return set()
     return {line.split()[0] for line in lines if line.strip()}
+
+
+def _text(checksums: Path) -> str:
+    return checksums.read_text("ascii", "replace")
 
 
 def _write_checksums(path: Path, *digests: str) -> None:
