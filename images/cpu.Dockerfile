@@ -1,5 +1,5 @@
 # The image for every stage of a round on CPU, for registration and for checks. `make images` builds it;
-# docs/containers.md explains it. gpu.Dockerfile differs only in its head, the build of torch, one variable
+# docs/containers.md explains it. gpu.Dockerfile differs only in its head, the build of torch, two variables
 # and the labels, which a test checks.
 
 # The base needs python3, 3.11 or newer, with venv. A release names its base by digest: name@sha256:…

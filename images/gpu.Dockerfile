@@ -1,5 +1,5 @@
 # The image for the stages that compute, on NVIDIA GPUs. `make images` builds it; docs/containers.md explains
-# it. cpu.Dockerfile differs only in its head, the build of torch, one variable and the labels, which a test
+# it. cpu.Dockerfile differs only in its head, the build of torch, two variables and the labels, which a test
 # checks. The base has no CUDA: torch's packages, which the lock pins, contain the libraries, and the node has
 # the driver. A base with CUDA would contain the same gigabytes twice, in different versions.
 
@@ -66,6 +66,7 @@ RUN umask 022 \
 FROM dependencies
 COPY --from=code /code /opt/apportion
 # User 10001 has no name and no home, so both are set here. Every cache is in /work or switched off.
+# GKE mounts the driver at LD_LIBRARY_PATH; elsewhere there is no such folder.
 ENV PATH=/opt/apportion/bin:$PATH \
     HOME=/work \
     TMPDIR=/tmp \
@@ -77,7 +78,7 @@ ENV PATH=/opt/apportion/bin:$PATH \
     HF_HUB_OFFLINE=1 \
     MLFLOW_DISABLE_TELEMETRY=true \
     GIT_PYTHON_REFRESH=quiet \
-    NVIDIA_DRIVER_CAPABILITIES=compute,utility
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}/usr/local/nvidia/lib64
 WORKDIR /work
 # The only folders that are written to. The rest may be read-only.
 VOLUME ["/work", "/tmp"]

@@ -127,6 +127,18 @@ users: [{{name: u, user: {{token: "{TOKEN}"}}}}]
     assert out.rstrip().endswith("2 warnings, 6 failed, 11 skipped")
 
 
+def test_what_is_unknown_is_no_failure(command: Command, cluster: KubernetesApi) -> None:
+    cluster.remove("nodes/gpu-1")
+    options = set_options(
+        "tracking.uri=null", "cluster.kfp.namespace=ml", "cluster.kfp.host=http://127.0.0.1:1"
+    )
+    _, out, err = command(*options)
+    row = next(line for line in out.splitlines() if line.startswith("nodes: gpu"))
+    assert row.split()[2] == "unknown"
+    assert "1 unknown, " in out.rstrip().splitlines()[-1]
+    assert "nodes" not in err
+
+
 def test_a_configuration_that_is_not_valid(command: Command) -> None:
     status, out, err = command("--set", "cluster.pools.gpu.colour=red")
     assert (status, out) == (1, "")

@@ -447,20 +447,34 @@ def test_a_selector_that_no_node_matches(cluster: KubernetesApi) -> None:
     finding = check(GPU % ("pool: gpu, model: h100", TOLERATED))["nodes: gpu"]
     check_finding(
         finding,
-        "failed",
-        "none of 3 nodes can run its pods; the closest is gpu-1: label model=h100: it has none; 0 of 3 "
-        "nodes have it",
+        "unknown",
+        "the pool has no node at the moment: none of 3 nodes can run its pods; the closest is gpu-1: label "
+        "model=h100: it has none; 0 of 3 nodes have it",
     )
     check_finding(
         finding,
-        "failed",
+        "unknown",
+        "→ nothing, where an autoscaler starts the first node of the pool when a pod waits for it; else "
         "change cluster.pools.gpu.node_selector, or kubectl label node gpu-1 model=h100",
-        "autoscaler",
     )
     cluster.add(
         node("gpu-1", {"pool": "gpu", "model": "h200"}, ("nvidia.com/gpu=present:NoSchedule",), gpu="8")
     )
-    check_finding(check(GPU % ("model: h100", TOLERATED))["nodes: gpu"], "failed", "it has 'h200'")
+    check_finding(check(GPU % ("model: h100", TOLERATED))["nodes: gpu"], "unknown", "it has 'h200'")
+
+
+def test_a_pool_that_is_scaled_to_zero(cluster: KubernetesApi) -> None:
+    """Its nodes are known by the labels or, where the pool names none, by the accelerator."""
+    cluster.remove("nodes/gpu-1")
+    findings = check()
+    check_finding(findings["nodes: gpu"], "unknown", "no node at the moment", "autoscaler", "device plugin")
+    assert findings["nodes: cpu"].result == "ok"
+    selected = GPU % ("pool: gpu", TOLERATED)
+    assert check(selected)["nodes: gpu"].result == "unknown"
+    cluster.add(node("gpu-1", {"pool": "gpu"}, ("nvidia.com/gpu=present:NoSchedule",)))
+    finding = check(selected)["nodes: gpu"]
+    check_finding(finding, "failed", "nvidia.com/gpu: 0 of 1 requested", "install the device plugin")
+    assert "autoscaler" not in finding.fix
 
 
 def test_the_closest_node_has_the_fewest_mismatches(cluster: KubernetesApi) -> None:
@@ -597,7 +611,7 @@ def test_nodes_of_several_platforms(cluster: KubernetesApi) -> None:
 def test_a_cluster_without_nodes(cluster: KubernetesApi) -> None:
     for name in ("cpu-1", "gpu-1"):
         cluster.remove(f"nodes/{name}")
-    check_finding(check()["nodes: gpu"], "failed", "the cluster has no nodes", "autoscaler")
+    check_finding(check()["nodes: gpu"], "unknown", "the cluster has no nodes", "autoscaler")
 
 
 # Without permissions, and without an answer

@@ -56,6 +56,32 @@ def dated(**ago: float) -> Callable[..., Answer]:
 # The store
 
 
+def test_what_the_server_does_differently(behind_proxy: Any) -> None:
+    """As Ceph 16, which wants the tag of If-Match without quotes."""
+
+    def without_quotes(_: str, headers: dict[str, str], forward: Forward) -> Answer:
+        if tag := headers.get("if-match"):
+            if '"' in tag:
+                return Answer(412, {}, b"<Error><Code>PreconditionFailed</Code></Error>")
+            headers["if-match"] = f'"{tag}"'
+        return forward()
+
+    finding = behind_proxy(without_quotes)["store"]
+    check_finding(
+        finding, "ok", "unlike AWS it takes If-Match without quotes, as Ceph 16, which is respected"
+    )
+    assert "unlike AWS" not in behind_proxy()["store"].message
+
+
+def test_a_server_that_drops_metadata(behind_proxy: Any) -> None:
+    def drop(_: str, __: dict[str, str], forward: Forward) -> Answer:
+        answer = forward()
+        kept = {name: value for name, value in answer.headers.items() if not name.startswith("x-amz-meta-")}
+        return answer._replace(headers=kept)
+
+    check_finding(behind_proxy(drop)["store"], "failed", "drops the metadata of objects", "or choose another")
+
+
 def test_everything_is_right(behind_proxy: Any, s3_bucket: str, s3_endpoint: str) -> None:
     findings = behind_proxy()
     assert [finding.result for finding in findings.values()] == ["ok", "ok", "ok"]

@@ -27,8 +27,10 @@ from chart import (
     ids,
     names,
     only,
+    pods,
     render,
     run,
+    variables,
 )
 from kfp_stack import cheap_call_stack  # noqa: F401
 
@@ -135,6 +137,13 @@ def test_compiling_for_a_release_gives_objects_that_match_it(example: str, tmp_p
     for executor in platform["executors"].values():
         labels = executor["podMetadata"]["labels"]
         assert labels["app.kubernetes.io/part-of"] == "apportion"  # the network policies select by it
+    # Plain variables of the values, as LD_LIBRARY_PATH of GKE's driver, are in runs and in Jobs.
+    expected = (yaml.safe_load(CI[example].read_text(encoding="utf-8")).get("env") or {}).items()
+    for executor in executors:
+        given = {entry["name"]: entry["value"] for entry in executor["container"].get("env", [])}
+        assert given.items() >= expected
+    for name, pod in pods(objects):
+        assert variables(pod).items() >= expected, name
 
 
 # Upgrades

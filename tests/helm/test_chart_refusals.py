@@ -108,7 +108,7 @@ VIOLATIONS = [
     # not of that form
     Violation("/config/store", "file:///work/store", "'file:///work/store' does not"),
     Violation("/config/store", "s3:///prefix", "'s3:///prefix' does not match pattern"),
-    Violation("/schedule/cron", "0 3 * * *", "'0 3 * * *' does not match pattern"),
+    Violation("/schedule/cron", " ", "' ' does not match pattern"),
     Violation("/kfp/experiment", "  ", "'  ' does not match pattern"),
     Violation("/kfp/namespace", "", "'' does not match pattern"),
     Violation("/kfp/host", "ml-pipeline:8888", "'ml-pipeline:8888' does not match"),
@@ -375,6 +375,46 @@ CONTRADICTIONS: list[tuple[str, Values, list[str]]] = [
         ],
     ),
     (
+        "a cron without seconds",
+        {"schedule": {"cron": "0 3 * * MON-FRI"}},
+        [
+            "schedule.cron: found 5 fields, expected six: KFP's schedules begin with seconds; write "
+            '"0 0 3 * * MON-FRI" (times are UTC)'
+        ],
+    ),
+    (
+        "no cron at all",
+        {"schedule": {"cron": "@daily"}},
+        ["schedule.cron: found 1 fields, expected six: KFP's schedules begin with seconds; as in"],
+    ),
+    (
+        "a quota of limits beside pods without limits",
+        {
+            "resourceQuota": {"enabled": True, "hard": {"limits.cpu": "40", "limits.memory": "1Ti"}},
+            "pools": {"large": {"cpu": "8", "memory": "64Gi"}, "gpu": {"cpuLimit": "8"}},
+            "jobs": {"resources": {"limits": {"cpu": None}}},
+        },
+        [
+            "resourceQuota.hard: found limits.cpu beside pods without a limit, expected one for every pod, "
+            "because Kubernetes refuses the others; set pools.cpu.cpuLimit, pools.large.cpuLimit, "
+            "jobs.resources.limits.cpu, or limit requests.cpu instead"
+        ],
+    ),
+    (
+        "a quota beside Jobs without requests",
+        {
+            "resourceQuota": {"enabled": True, "hard": {"limits.memory": "1Ti", "cpu": "9"}},
+            "jobs": {"resources": {"limits": None, "requests": None}},
+        },
+        [
+            "resourceQuota.hard: found cpu beside pods without a request, expected one for every pod, "
+            "because Kubernetes refuses the others; set jobs.resources.requests.cpu",
+            "resourceQuota.hard: found limits.memory beside pods without a limit, expected one for every "
+            "pod, because Kubernetes refuses the others; set jobs.resources.limits.memory, or limit "
+            "requests.memory instead",
+        ],
+    ),
+    (
         "credentials in addresses",
         {
             "config": {
@@ -514,12 +554,48 @@ def test_a_parent_chart_may_pass_global_values() -> None:
     assert render({"global": {"domain": "example.com"}, "enabled": False}) == render()
 
 
-def test_a_parent_chart_may_have_a_condition(tmp_path: Path) -> None:
-    parent = tmp_path / "parent"
+def test_quotas_that_the_pods_satisfy_pass() -> None:
+    hard = {"limits.cpu": "40", "limits.memory": "1Ti", "requests.cpu": "9", "memory": "9Gi", "pods": "9"}
+    values = {
+        "resourceQuota": {"enabled": True, "hard": hard},
+        "pools": {"cpu": {"cpuLimit": "2"}, "gpu": {"cpuLimit": "8"}},
+        # Kubernetes takes a limit for the request that is missing.
+        "jobs": {"resources": {"requests": None}},
+    }
+    assert only(render(values), "ResourceQuota")["spec"]["hard"].items() >= hard.items()
+    off = {"resourceQuota": {"hard": hard}}
+    assert render(off)
+
+
+def _parent(folder: Path) -> Path:
+    """A chart that has this one as a dependency."""
+    parent = folder / "parent"
     shutil.copytree(CHART, parent / "charts" / "apportion")
     dependency = {"name": "apportion", "version": "0.1.0", "condition": "apportion.enabled"}
     about = {"apiVersion": "v2", "name": "parent", "version": "1.0.0", "dependencies": [dependency]}
     (parent / "Chart.yaml").write_text(json.dumps(about))
+    return parent
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"global": None}, {"apportion": {"global": None}}, {"global": {"domain": "example.com"}}],
+    ids=str,
+)
+def test_a_parent_chart_may_have_null_as_global_values(tmp_path: Path, values: Values) -> None:
+    """`global:` with nothing behind it is null."""
+    arguments = ("template", "mine", str(_parent(tmp_path)), "--kube-version", "1.34.0", "--values", "-")
+    assert "kind: ConfigMap" in run(*arguments, given=json.dumps(values))
+    with pytest.raises(Refused, match="got array, want null or object"):
+        run(*arguments, given=json.dumps({"apportion": {"global": []}}))
+
+
+def test_global_values_may_be_taken_away() -> None:
+    assert render(sets=["global=null"]) == render()
+
+
+def test_a_parent_chart_may_have_a_condition(tmp_path: Path) -> None:
+    parent = _parent(tmp_path)
     for enabled, expected in (("true", True), ("false", False)):
         settings = ("--set", f"apportion.enabled={enabled}", "--kube-version", "1.34.0")
         assert ("kind: ConfigMap" in run("template", "mine", str(parent), *settings)) is expected

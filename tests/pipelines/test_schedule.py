@@ -31,6 +31,14 @@ def test_a_schedule(kfp_api, run):
     assert version == kfp_api.versions[0].pipeline_version_id
 
 
+def test_a_cron_without_seconds_is_refused_before_anything_is_sent(kfp_api, run):
+    result = run("schedule", "cluster.kfp.cron='30 2 * * MON-FRI'")
+    assert result.code != 0
+    assert "found 5 fields, expected 6: KFP's cron begins with seconds; " in result.err
+    assert "write '0 30 2 * * MON-FRI' (times are UTC)" in result.err
+    assert not kfp_api.requests
+
+
 def test_a_schedule_with_a_given_name(kfp_api, run):
     """As for a release of the chart: the schedule keeps its name when the project changes, and schedules of
     other names stay as they are."""

@@ -234,9 +234,10 @@ def _six_fields(cron: str) -> str:
     would start at other times than intended."""
     fields = cron.split()
     if len(fields) != len(CRON):
+        example = f"write '0 {cron}'" if len(fields) == 5 else "as in '0 0 3 * * *' for three every night"
         raise ValueError(
-            f"found {len(fields)} fields, expected 6: KFP's cron begins with seconds, as in 0 0 3 * * * for "
-            "three every night"
+            f"found {len(fields)} fields, expected 6: KFP's cron begins with seconds; {example} (times are "
+            "UTC)"
         )
     for field, (name, low, high) in zip(fields, CRON, strict=True):
         if not all(_in_range(part, low, high) for part in field.split(",")):

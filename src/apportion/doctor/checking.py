@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from apportion.config.credentials import masked
 from apportion.errors import ApportionError
 
-Result = Literal["ok", "warning", "failed", "skipped"]
+Result = Literal["ok", "warning", "unknown", "failed", "skipped"]
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 30.0
@@ -48,6 +48,11 @@ def ok(message: str) -> Answer:
 
 def warning(message: str, fix: str) -> Answer:
     return Answer("warning", message, fix)
+
+
+def unknown(message: str, fix: str) -> Answer:
+    """Nothing shows whether it is right: this is no failure."""
+    return Answer("unknown", message, fix)
 
 
 def failed(message: str, fix: str = "") -> Answer:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from apportion.config.cluster import Pool, Toleration, quantity
-from apportion.doctor.checking import Answer, failed, ok, warning
+from apportion.doctor.checking import Answer, failed, ok, unknown, warning
 
 PLATFORM = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
 """The platform of images where the pool's node_selector names no other, as labels of a node."""
@@ -13,7 +13,7 @@ PLATFORM = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
 BLOCKING = ("NoSchedule", "NoExecute")
 """Effects of taints that keep a pod without a toleration away."""
 
-AUTOSCALER = "where an autoscaler starts the first node of the pool when it is needed, this is expected"
+AUTOSCALER = "nothing, where an autoscaler starts the first node of the pool when a pod waits for it"
 
 
 class Taint(NamedTuple):
@@ -53,9 +53,12 @@ def read(node: Any) -> Node:
 
 
 def fit(name: str, pool: Pool, nodes: Sequence[Node]) -> Answer:
-    """How many nodes can run the pods of the pool `name`; where none can, what the closest one lacks."""
+    """How many nodes can run the pods of the pool `name`; where none can, what the closest one lacks.
+
+    The answer is unknown where the pool has no node: it may be scaled to zero, or its description wrong.
+    """
     if not nodes:
-        return failed("the cluster has no nodes", AUTOSCALER)
+        return unknown("the cluster has no nodes", AUTOSCALER)
     by_node = {node.name: mismatches(name, pool, node, nodes) for node in nodes}
     fitting = [node for node, reasons in by_node.items() if not reasons]
     if not fitting:
@@ -84,10 +87,18 @@ def _none_fits(pool: Pool, nodes: Sequence[Node], by_node: dict[str, list[Mismat
     closest = min(by_node, key=lambda node: (not has_accelerator[node], len(by_node[node]), node))
     reasons = "; ".join(mismatch.reason for mismatch in by_node[closest])
     fixes = "; ".join(mismatch.fix for mismatch in by_node[closest])
-    return failed(
-        f"none of {len(nodes)} nodes can run its pods; the closest is {closest}: {reasons}",
-        f"{fixes}. {AUTOSCALER[0].upper()}{AUTOSCALER[1:]}",
-    )
+    message = f"none of {len(nodes)} nodes can run its pods; the closest is {closest}: {reasons}"
+    if any(_belongs(pool, node) for node in nodes):
+        return failed(message, fixes)
+    return unknown(f"the pool has no node at the moment: {message}", f"{AUTOSCALER}; else {fixes}")
+
+
+def _belongs(pool: Pool, node: Node) -> bool:
+    """Whether a node is one of the pool, as far as its labels say or, where the pool names none, its
+    accelerator."""
+    if pool.node_selector:
+        return all(node.labels.get(key) == value for key, value in pool.node_selector.items())
+    return pool.accelerator is None or pool.accelerator in node.allocatable
 
 
 def mismatches(name: str, pool: Pool, node: Node, nodes: Sequence[Node]) -> list[Mismatch]:

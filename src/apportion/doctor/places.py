@@ -51,8 +51,12 @@ def _usable(store: Store, with_cluster: bool) -> Answer:
             f"{store.uri} can be written, but pods of a cluster do not share a folder",
             "store: s3://bucket/prefix",
         )
-    credentials = ", with the credentials of this process" if isinstance(store, S3Store) else ""
-    return ok(f"{store.uri} can be read and written, and supports conditional writes{credentials}")
+    message = f"{store.uri} can be read and written, and supports conditional writes"
+    if isinstance(store, S3Store):
+        message += ", with the credentials of this process"
+        if found := store.peculiarities():
+            message += f"; unlike AWS it takes {', '.join(found)}, which is respected"
+    return ok(message)
 
 
 def _clock(store: S3Store) -> Answer:

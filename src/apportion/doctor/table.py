@@ -11,7 +11,13 @@ from rich.text import Text
 
 from apportion.doctor.checking import Finding, Result
 
-STYLES: dict[Result, str] = {"ok": "green", "warning": "yellow", "failed": "bold red", "skipped": "dim"}
+STYLES: dict[Result, str] = {
+    "ok": "green",
+    "warning": "yellow",
+    "unknown": "yellow",
+    "failed": "bold red",
+    "skipped": "dim",
+}
 
 
 def table(findings: Sequence[Finding]) -> Table:

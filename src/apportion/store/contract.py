@@ -81,7 +81,8 @@ class Store(ABC):
     def probe(self) -> None:
         """Write, list and swap a small object, and remove it.
 
-        Raises StoreError where the store cannot be written or ignores conditional writes.
+        Raises StoreError where the store cannot be written, ignores conditional writes or loses what belongs
+        to an object.
         """
         key = f"probes/{secrets.token_hex(8)}"
         broken = (
@@ -91,6 +92,8 @@ class Store(ABC):
         if not self.put_if_absent(key, b"first"):
             raise StoreError(broken % "refuses to store an object under a new key (If-None-Match)")
         try:
+            if lost := self._lost(key):
+                raise StoreError(f"{self.uri} {lost}, or choose another store (option `store`)")
             if self.put_if_absent(key, b"second"):
                 raise StoreError(broken % "ignores If-None-Match")
             first = self.read_pointer(key)
@@ -111,6 +114,10 @@ class Store(ABC):
 
     def __repr__(self) -> str:
         return f"open_store({self.uri!r})"
+
+    def _lost(self, key: str) -> str:  # noqa: ARG002
+        """What the store does not keep of an object, and what to change; empty where it keeps all."""
+        return ""
 
     @abstractmethod
     def _read(self, key: str) -> Pointer: ...

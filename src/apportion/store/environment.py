@@ -1,10 +1,13 @@
 """Settings of an S3 server from the environment, besides those that boto3 itself reads (AWS_…): addressing,
-encryption, region, certificate authority."""
+encryption, region, certificate authority, checksums, and networks without a proxy."""
 
 import os
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 from apportion.config.credentials import AWS_CREDENTIALS, SECRET, unsendable
 from apportion.errors import StoreError
@@ -16,11 +19,13 @@ ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL"
 
 @dataclass(frozen=True)
 class Environment:
-    """encryption: arguments of every PutObject. region: None leaves the choice to boto3."""
+    """encryption: arguments of every PutObject. region: None leaves the choice to boto3. checksums: whether
+    to send headers x-amz-checksum-…."""
 
     addressing: str
     encryption: dict[str, Any]
     region: str | None
+    checksums: bool
 
 
 def environment() -> Environment:
@@ -52,7 +57,31 @@ def environment() -> Environment:
     arguments = {"ServerSideEncryption": algorithm, "SSEKMSKeyId": kms_key}
     encryption = {name: value for name, value in arguments.items() if value}
     # boto3 reads AWS_DEFAULT_REGION only; AWS's other tools and the pods of EKS use AWS_REGION.
-    return Environment(addressing, encryption, os.environ.get("AWS_REGION") or None)
+    region = os.environ.get("AWS_REGION") or None
+    checksums = os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION", "").lower() != "when_required"
+    return Environment(addressing, encryption, region, checksums)
+
+
+def bypasses_proxy(url: str) -> bool:
+    """Whether the host of a URL is an address in a network of NO_PROXY, such as 10.0.0.0/8.
+
+    boto3 compares names and addresses there, but no networks; MLflow's client does both. Like that client,
+    this does not look up the address of a name.
+    """
+    entries = getproxies_environment().get("no", "").split(",")
+    try:
+        address = ip_address(urlsplit(url).hostname or "")
+    except ValueError:
+        return False
+    return any(_contains(entry.strip(), address) for entry in entries if "/" in entry)
+
+
+def _contains(network: str, address: Any) -> bool:
+    """Whether an entry of NO_PROXY is a network with this address."""
+    try:
+        return address in ip_network(network, strict=False)
+    except ValueError:
+        return False
 
 
 def _one_of(name: str, allowed: tuple[str, ...]) -> str | None:

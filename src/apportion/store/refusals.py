@@ -44,6 +44,10 @@ _KMS = (
 )
 _NOT_S3 = "the answer is not from an S3 server: check AWS_ENDPOINT_URL_S3"
 _ACCESS = "access denied: the credentials need s3:GetObject, s3:PutObject and s3:ListBucket"
+_NO_CHECKSUMS = (
+    "the server refuses the headers x-amz-checksum-… and x-amz-sdk-checksum-algorithm: use a newer version "
+    "of it"
+)
 _NO_LIFECYCLE = "the server has no lifecycle rules: delete old weights yourself"
 
 
@@ -119,6 +123,8 @@ def hint(error: Exception, encrypted: bool) -> str:
         return f"the clocks of this machine and of the server differ{amount}: set the clock (NTP); {_AGAIN}"
     if explanation := _EXPLANATIONS_OF_OPERATIONS.get((error.operation_name, code)):
         return explanation
+    if _names_checksums(error):
+        return _NO_CHECKSUMS
     content_type = response["ResponseMetadata"].get("HTTPHeaders", {}).get("content-type", "")
     if code == "500" and re.search("html|json", content_type):
         return _NOT_S3  # botocore gives the code 500 also to an answer of status 200 whose body is not XML
@@ -130,6 +136,32 @@ def hint(error: Exception, encrypted: bool) -> str:
     status = response["ResponseMetadata"].get("HTTPStatusCode")
     of_status = _EXPLANATIONS.get(str(status)) if status != 400 else None
     return _EXPLANATIONS.get(code) or of_status or "check the server"
+
+
+_WRONG_DATA = ("BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch")
+"""Codes of a refusal because the data that arrived is not what was sent."""
+
+_UNKNOWN_HEADER = ("NotImplemented", "InvalidArgument", "InvalidRequest", "400", "501")
+"""Codes of servers that refuse a header without naming it."""
+
+
+def may_be_of_checksums(error: Any) -> bool:
+    """Whether a server may have refused a request because of a header x-amz-checksum-…. Without it, the
+    request is another one that is as safe, so a false alarm costs that request only."""
+    from botocore.exceptions import ClientError
+
+    if not isinstance(error, ClientError):
+        return False
+    status = error.response["ResponseMetadata"].get("HTTPStatusCode")
+    code = error.response.get("Error", {}).get("Code")
+    unknown = code in _UNKNOWN_HEADER or _names_checksums(error)
+    return status in (400, 501) and code not in _WRONG_DATA and unknown
+
+
+def _names_checksums(error: Any) -> bool:
+    """Whether the error of a server names a header of checksums."""
+    texts = error.response.get("Error", {}).values()
+    return any(re.search("x-amz-(sdk-)?checksum", str(text), re.IGNORECASE) for text in texts)
 
 
 def _is_of_identity(error: Any) -> bool:

@@ -1,22 +1,26 @@
 """A store in a bucket."""
 
 import hashlib
+import logging
 import secrets
 import time
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from apportion.config.credentials import masked
 from apportion.errors import Damaged, NotFound, StoreError
-from apportion.store.contract import KEY, NOT_OVERWRITTEN, Pointer, Store, checked, checked_prefix
-from apportion.store.environment import environment
-from apportion.store.refusals import NotS3, clock_difference, hint
+from apportion.store.contract import KEY, NOT_OVERWRITTEN, Pointer, Store, checked, checked_prefix, sha256
+from apportion.store.environment import bypasses_proxy, environment
+from apportion.store.refusals import NotS3, clock_difference, hint, may_be_of_checksums
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+
+log = logging.getLogger(__name__)
 
 _PUT_LIMIT = 5 * 2**30  # bytes in one PutObject; multipart uploads would need a commit protocol of their own
 
@@ -34,11 +38,26 @@ _LONG_TIMEOUTS: dict[str, Any] = {
 }
 
 
+@dataclass
+class _Dialect:
+    """What a server wants that differs from AWS: found out when it first refuses a request for that reason.
+
+    quoted: If-Match has the tag in quotes, as HTTP defines it. Ceph 16 wants it without. checksums: the
+    server takes headers x-amz-checksum-….
+    """
+
+    quoted: bool = True
+    checksums: bool = True
+
+
+_DIALECTS: dict[tuple[str, str], _Dialect] = {}
+"""By endpoint and bucket, for the whole process."""
+
+
 class S3Store(Store):
     """A bucket, or a prefix of one.
 
-    The sha256 of an object is also kept as its metadata, so that checking it does not depend on what the
-    server supports.
+    The sha256 of an object is its metadata, so that checking it does not depend on what the server supports.
     """
 
     def __init__(
@@ -57,11 +76,22 @@ class S3Store(Store):
         self.uri = self._where = f"s3://{bucket}/{prefix}".rstrip("/")
         settings = environment()
         self._encryption = settings.encryption
-        config = Config(**network, s3={"addressing_style": cast(Any, settings.addressing)})
+        config = Config(
+            **network,
+            s3={"addressing_style": cast(Any, settings.addressing)},
+            # `_send` sends checksums itself, and `_read` has its own.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
         with self._explained():
             session = boto3.Session(region_name=settings.region)
             self._client: S3Client = session.client("s3", endpoint_url=endpoint_url, config=config)
+            if bypasses_proxy(self._client.meta.endpoint_url):
+                config = config.merge(Config(proxies={}))
+                self._client = session.client("s3", endpoint_url=endpoint_url, config=config)
         self._where = f"{self.uri} at {self._client.meta.endpoint_url}"
+        self._dialect = _DIALECTS.setdefault((self._client.meta.endpoint_url, bucket), _Dialect())
+        self._sends_checksums = settings.checksums
         self._client.meta.events.register("needs-retry.s3.HeadBucket", _redirect_once)
         self._client.meta.events.register("after-call.s3", _refuse_other_servers)
 
@@ -72,16 +102,24 @@ class S3Store(Store):
         return self._pages(checked_prefix(prefix))
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        return self._put(key, data, {"IfNoneMatch": "*"}) is not None
+        return self._put(key, data, None) is not None
 
     def swap(self, key: str, expected: str | None, data: bytes) -> str:
-        tag = self._put(key, data, {"IfNoneMatch": "*"} if expected is None else {"IfMatch": expected})
+        tag = self._put(key, data, expected)
         if tag is None:
             raise self._conflict(key, expected)
         return tag
 
     def probe(self) -> None:
         Store.probe(self.with_short_timeouts())
+
+    def peculiarities(self) -> tuple[str, ...]:
+        """What was found out so far that differs from AWS, and is respected from then on."""
+        found = {
+            "If-Match without quotes, as Ceph 16": self._dialect.quoted,
+            "no headers x-amz-checksum-…": self._dialect.checksums,
+        }
+        return tuple(text for text, usual in found.items() if not usual)
 
     def with_short_timeouts(self) -> "S3Store":
         """The same store, whose requests succeed or fail within seconds."""
@@ -122,61 +160,150 @@ class S3Store(Store):
                 Bucket=self._bucket, LifecycleConfiguration={"Rules": lifecycle["Rules"]}, **others
             )
 
-    def _put(self, key: str, data: bytes, condition: dict[str, str]) -> str | None:
-        """The tag of what was written; None where the condition did not hold."""
+    def _put(self, key: str, data: bytes, expected: str | None) -> str | None:
+        """The tag of what was written; None where the object has another tag than `expected`, or where that
+        is None and there is an object."""
         if len(data) > _PUT_LIMIT:
             raise StoreError(
                 f"{self.where(key)}: found {len(data)} bytes, expected at most {_PUT_LIMIT} in one object; "
                 "store it in parts"
             )
-        digest = hashlib.sha256(data)
-        writer = secrets.token_hex(8)
-        arguments = {
-            "Metadata": {"sha256": digest.hexdigest(), "writer": writer},
-            "ChecksumAlgorithm": "SHA256",
-            "ChecksumSHA256": b64encode(digest.digest()).decode(),
-            **self._encryption,
-        }
-        # 404: there is no object to match.
-        refusals = (404, 409, 412) if "IfMatch" in condition else (409, 412)
+        answer: Any = None
+        asked_for_form = False
         for attempt in range(8):
-            answer = self._request("put_object", key, *refusals, Body=data, **arguments, **condition)
-            if answer in (404, 412):
-                # Perhaps the first attempt succeeded, its answer was lost, and boto3's retry was refused
-                # because of it: then the object has our `writer`.
-                head = self._request("head_object", key, 404)
-                return head["ETag"] if head != 404 and head["Metadata"].get("writer") == writer else None
-            if answer != 409:
+            answer = self._send(key, data, self._condition(expected))
+            if not isinstance(answer, int):
                 return str(answer["ETag"])
+            if answer != 409:
+                if expected is None or not self._has_tag(key, expected):
+                    return None
+                # The condition holds: either the pointer has just moved back to this version, or the server
+                # wants the tag in the other form.
+                if not asked_for_form:
+                    asked_for_form = True
+                    self._find_form_of_tags()
+                    continue
             time.sleep(min(0.05 * 2**attempt, 2))  # 409: another conditional write of this key is in progress
+        if answer != 409:
+            return None
         raise StoreError(
             f"{self.where(key)}: the server refused it 8 times because others were writing it (409); run the "
             "same command again"
         )
 
-    def _read(self, key: str) -> Pointer:
-        from botocore.exceptions import (
-            FlexibleChecksumError,
-            IncompleteReadError,
-            ReadTimeoutError,
-            ResponseStreamingError,
+    def _condition(self, expected: str | None) -> dict[str, str]:
+        if expected is None:
+            return {"IfNoneMatch": "*"}
+        return {"IfMatch": expected if self._dialect.quoted else _bare(expected)}
+
+    def _has_tag(self, key: str, tag: str) -> bool:
+        head = self._request("head_object", key, 404)
+        return head != 404 and _bare(head["ETag"]) == _bare(tag)
+
+    def _find_form_of_tags(self) -> None:
+        """Finds out whether the server wants the tag of If-Match in quotes, by an object of its own.
+
+        A form counts only if the server refuses another tag in it: one that it does not understand may be
+        ignored. Raises StoreError where neither form is right.
+        """
+        key = f"probes/{secrets.token_hex(8)}"
+        tag = self._put(key, b"first", None) or ""
+        try:
+            for quoted, wrong, right in ((True, f'"{_NO_TAG}"', tag), (False, _NO_TAG, _bare(tag))):
+                if not isinstance(self._send(key, b"wrong", {"IfMatch": wrong}, 400), int):
+                    break
+                if not isinstance(self._send(key, b"right", {"IfMatch": right}, 400), int):
+                    self._dialect.quoted = quoted
+                    if not quoted:
+                        log.info("%s: the server takes If-Match only without quotes", self._where)
+                    return
+        finally:
+            self._remove(key)
+        raise StoreError(
+            f"{self._where}: the server refuses If-Match with the tag that it gave the object itself, with "
+            "quotes and without; Apportion would lose results there: choose a store with conditional writes "
+            "(option `store`)"
         )
 
+    def _send(self, key: str, data: bytes, condition: dict[str, str], *accepted: int) -> Any:
+        """The answer to a PutObject or, where it was refused because of its condition or with one of the
+        statuses `accepted`, the status.
+
+        Where the server refuses the header of the checksum, the request is sent again with an MD5, which
+        every server knows, and so is every later one.
+        """
+        digest, writer = hashlib.sha256(data), secrets.token_hex(8)
+        arguments = {
+            "Body": data,
+            "Metadata": {"sha256": digest.hexdigest(), "writer": writer},
+            **self._encryption,
+            **condition,
+        }
+        if "IfMatch" in condition:
+            accepted += (404,)  # there is no object to match
+
+        def put(**checksum: str) -> Any:
+            answer = self._request("put_object", key, 409, 412, *accepted, **checksum, **arguments)
+            if answer in (404, 412):
+                # Perhaps the first attempt succeeded, its answer was lost, and boto3's retry was refused
+                # because of it: then the object has our `writer`.
+                head = self._request("head_object", key, 404)
+                if head != 404 and _metadata(head).get("writer") == writer:
+                    return head
+            return answer
+
+        usual = self._sends_checksums and self._dialect.checksums
+        if usual:
+            try:
+                return put(ChecksumSHA256=b64encode(digest.digest()).decode())
+            except StoreError as error:
+                if not may_be_of_checksums(error.__cause__):
+                    raise
+        answer = put(ContentMD5=b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode())
+        if usual:
+            log.info("%s: the server refuses x-amz-checksum-sha256, and gets Content-MD5", self._where)
+            self._dialect.checksums = False
+        return answer
+
+    def _read(self, key: str) -> Pointer:
+        from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
         for attempt in (1, 2, 3):
-            answer = self._request("get_object", key, 404, ChecksumMode="ENABLED")
+            answer = self._request("get_object", key, 404)
             if answer == 404:
                 raise NotFound(f"{self.where(key)}: nothing is stored there")
             with self._explained():
                 try:
                     data = answer["Body"].read()
                     break
-                except FlexibleChecksumError as error:
-                    raise Damaged(f"{self.where(key)}: {masked(str(error))}; {NOT_OVERWRITTEN}") from error
                 except (ResponseStreamingError, IncompleteReadError, ReadTimeoutError):
                     if attempt == 3:  # boto3 retries a request, but not the reading of a body that breaks off
                         raise
-        recorded = answer["Metadata"].get("sha256")
-        return self._verified(key, data, {recorded} if recorded else set(), answer["ETag"])
+        recorded = _metadata(answer).get("sha256")
+        if recorded is None:
+            raise Damaged(
+                f"{self.where(key)}: sha256 of its {len(data)} bytes is {sha256(data)}, expected that of its "
+                "metadata (x-amz-meta-sha256), found none: another program wrote it, or the server, or a "
+                f"proxy in front of it, drops metadata; {NOT_OVERWRITTEN}"
+            )
+        return self._verified(key, data, {recorded}, answer["ETag"])
+
+    def _lost(self, key: str) -> str:
+        for operation in ("head_object", "get_object"):
+            answer = self._request(operation, key, 404)
+            if answer == 404:
+                return ""  # `probe` says so
+            if operation == "get_object":
+                answer["Body"].close()
+            if missing := {"sha256", "writer"} - _metadata(answer).keys():
+                names = ", ".join(f"x-amz-meta-{name}" for name in sorted(missing))
+                method = operation.partition("_")[0].upper()
+                return (
+                    f"drops the metadata of objects ({names} of a PUT is missing in the answer to {method}), "
+                    "where the checksum of each object is: let the server, or the proxy in front of it, keep "
+                    "the headers x-amz-meta-*"
+                )
+        return ""
 
     def _remove(self, key: str) -> None:
         # Credentials that may only write get a 403: then a few bytes under probes/ stay.
@@ -227,6 +354,20 @@ class S3Store(Store):
             # Further lines may quote a whole answer with its keys.
             text = masked(str(error).partition("\n")[0])
             raise StoreError(f"{masked(self._where)}: {explanation} (option `store`); {text}") from error
+
+
+_NO_TAG = "0" * 32
+"""A tag that no object has."""
+
+
+def _bare(tag: str) -> str:
+    """A tag without its quotes."""
+    return tag.strip('"')
+
+
+def _metadata(answer: Any) -> dict[str, str]:
+    """The metadata of an object. Some servers and proxies write its names with capital letters."""
+    return {name.lower(): value for name, value in answer["Metadata"].items()}
 
 
 _FIELDS_OF_ANSWERS = {
