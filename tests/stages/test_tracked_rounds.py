@@ -3,12 +3,12 @@
 import pytest
 from known import FOUR, SMALL, additive, judged
 from mlflow import MlflowClient
-from tiny import commit, configured, fill, planned
+from tiny import commit, configured, fill, filled_to_the_end, from_folder, image_folder, planned
 
 from apportion.planning.networks import read_network
 from apportion.rounds.heads import head
 from apportion.stages import attribute, evaluate, plan, publish
-from apportion.tracking import MlflowTracker, Tracker, open_tracker
+from apportion.tracking import MlflowTracker, Tracker, contributor_keys, open_tracker
 
 ONE_METHOD = "valuation.methods=[leverage]"
 """Each method has a run of its own, which takes time."""
@@ -112,6 +112,28 @@ def test_compute_may_change_after_an_interrupted_publication(tmp_path, tracked, 
     assert not [name for name in data.params if name.startswith(("compute", "store", "tracking"))]
 
 
+def test_contributors_whose_names_a_database_could_take_for_one(tmp_path, tracked, caplog):
+    """`plan` says so, and their metrics have keys of their own (MySQL takes these names for one)."""
+    caplog.set_level("INFO")
+    data = image_folder(tmp_path / "data", ["Müller", "muller", "bob", "cyd"])
+    overrides = ("evaluation.held_out=0", "evaluation.counterfactual=null", "properties=[fid]", ONE_METHOD)
+    this_round = planned(tmp_path / "work", *from_folder(data), *overrides, tracked)
+    message = (
+        "could take these names for one (MySQL, SQL Server): 'Müller' and 'muller'; in their metric keys"
+    )
+    assert len([line for line in caplog.messages if message in line]) == 1
+    this_round = filled_to_the_end(this_round, lambda mask, *_: float(mask.sum()))
+    client, run = client_of(this_round), commit(this_round).tracking_run
+    (nested,) = client.search_runs(
+        [client.get_run(run).info.experiment_id], f"tags.`mlflow.parentRunId` = '{run}'"
+    )
+    keys = contributor_keys(this_round.manifest.names)
+    assert {name for name, part in keys.items() if name == part} == {"bob", "cyd"}
+    for logged in (client.get_run(run), nested):
+        phi = {name: value for name, value in logged.data.metrics.items() if name.startswith("phi/")}
+        assert phi == {f"phi/fid/{keys[c.contributor]}": c.phi for c in this_round.credits.credits}
+
+
 class Recorder(Tracker):
     """Keeps what is logged."""
 
@@ -149,7 +171,7 @@ def recorded(tmp_path_factory):
     """A published round, and what was logged of it."""
     recorder, this_round = Recorder(), judged(tmp_path_factory.mktemp("recorded"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publish, "open_tracker", lambda tracking: recorder)
+        patch.setattr(publish, "open_tracker", lambda *_: recorder)
         publish.run(this_round.uri)
     return this_round, recorder
 

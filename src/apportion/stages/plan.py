@@ -38,7 +38,7 @@ from apportion.rounds.networks import keep_network
 from apportion.rounds.round import Round
 from apportion.store import Store, layout, open_store
 from apportion.store.layout import round_key, round_uri
-from apportion.tracking import Tracker, open_tracker
+from apportion.tracking import Tracker, expected_size, open_tracker
 from apportion.valuation.methods import chosen
 from apportion.version import code
 
@@ -71,13 +71,14 @@ def run(config: Config, job: str | None = None) -> Planned:
     check_options(config)
     store = open_store(config.store)
     store.probe()
-    tracker = open_tracker(config.tracking)
-    tracker.check()
+    tracker = open_tracker(config.tracking, store, brief=True)
+    tracker.check(size=0)
     contributions = datasets.load(config.data, config.model.condition)
     log.info(datasets.found(contributions))
     for warning in datasets.duplicates(contributions):
         log.warning(warning)
     manifest = training_data.manifest_of(contributions)
+    tracker.check_names(manifest.names)
     check_coalitions(config, manifest.n)
     network, description = checked_network(config, store, contributions) or (None, None)
     warn_of_properties(config.properties, contributions, 0 if description is None else description.classes)
@@ -96,6 +97,7 @@ def run(config: Config, job: str | None = None) -> Planned:
         return Planned(uri, work=False, pending=0, reason=reason)
     # `publish` needs the previous credits: where they cannot be read, this fails now rather than at the end.
     heads.previous(store, config.project, last, plan.round)
+    tracker.check_size(expected_size(manifest.n, len(plan.wanted)))  # for the same reason
     keep_inputs(store, contributions, network)
     if evidence is not None and plan.evidence is not None:
         keep_evidence(store, evidence)

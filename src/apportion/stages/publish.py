@@ -3,7 +3,7 @@ head moved to it."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +20,7 @@ from apportion.rounds.report_data import outline, page
 from apportion.rounds.round import Round
 from apportion.rounds.weights import shared_costs
 from apportion.store import layout
-from apportion.tracking import Tracker, open_tracker
+from apportion.tracking import Tracker, contributor_keys, open_tracker
 from apportion.version import code
 
 ARTIFACTS = (
@@ -42,7 +42,7 @@ def run(round_uri: str) -> str:
     before = heads.previous(store, project, last, this_round.id)
     this_round.write(layout.STATEMENT_FILE, lambda: statement(this_round).encode())
     this_round.write(layout.REPORT_FILE, lambda: render(page(this_round, before)).encode())
-    tracker = open_tracker(this_round.config.tracking)
+    tracker = open_tracker(this_round.config.tracking, store)
     tracking_run = track(this_round, before, tracker)
     if not this_round.has(layout.COMMIT_FILE):
         commit = Commit(
@@ -113,8 +113,9 @@ def track(this_round: Round, before: Credits | None, tracker: Tracker) -> str | 
         tracker.artifact(run, name, this_round.read(name))
     for name, svg in figures(outline(this_round, before)).items():
         tracker.artifact(run, f"figures/{name}.svg", svg.encode())
+    keys = contributor_keys(this_round.manifest.names)
     for method in dict.fromkeys(c.method for c in this_round.credits.credits):
-        own = _phi(c for c in this_round.credits.credits if c.method == method)
+        own = _phi((c for c in this_round.credits.credits if c.method == method), keys)
         tracker.child(run, method, {"apportion.estimator": method}, {"method": method}, own)
     return run
 
@@ -122,7 +123,8 @@ def track(this_round: Round, before: Credits | None, tracker: Tracker) -> str | 
 def metrics(this_round: Round, before: Credits | None) -> dict[str, float]:
     """The round's numbers under stable names, so that rounds can be compared in the tracking server."""
     credits = this_round.credits
-    numbers = _phi(credit for name in this_round.config.properties for credit in credits.of(name))
+    published = (credit for name in this_round.config.properties for credit in credits.of(name))
+    numbers = _phi(published, contributor_keys(this_round.manifest.names))
     for judgement in this_round.evidence.judgements:
         for score in judgement.scores:
             if score.lds is not None and score.method == judgement.published:
@@ -138,12 +140,12 @@ def metrics(this_round: Round, before: Credits | None) -> dict[str, float]:
     return numbers | _rank_correlations(this_round, before)
 
 
-def _phi(credits: Iterable[Credit]) -> dict[str, float]:
+def _phi(credits: Iterable[Credit], keys: Mapping[str, str]) -> dict[str, float]:
     numbers = {}
     for c in credits:
-        numbers[f"phi/{c.property}/{c.contributor}"] = c.phi
+        numbers[f"phi/{c.property}/{keys[c.contributor]}"] = c.phi
         if c.se is not None:
-            numbers[f"phi_se/{c.property}/{c.contributor}"] = c.se
+            numbers[f"phi_se/{c.property}/{keys[c.contributor]}"] = c.se
     return numbers
 
 

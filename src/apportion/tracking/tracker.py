@@ -3,6 +3,14 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+LARGEST = 4 * 2**20
+"""Bytes of an artifact that every server should accept: the report of 300 contributors has 2.6 MB."""
+
+
+def expected_size(contributors: int, evaluations: int) -> int:
+    """How large the artifacts of a round may be, in bytes: its report, its plan, its table of evaluations."""
+    return max(LARGEST, 12_000 * contributors, 400 * evaluations)
+
 
 class Tracker:
     """What the stages log of a round. This class keeps nothing.
@@ -10,17 +18,27 @@ class Tracker:
     Every method raises TrackingError where a server refuses.
     """
 
-    def check(self) -> None:
-        """Raises TrackingError, within seconds, where the server or file cannot be reached or written.
+    def check(self, size: int = LARGEST) -> None:
+        """Raises TrackingError, within about a minute, where the server or file cannot be reached or written,
+        or where the server does not accept an artifact of `size` bytes.
 
         It creates the experiment where there is none.
         """
+
+    def check_size(self, size: int) -> None:
+        """Raises TrackingError, within about a minute, where the server does not accept an artifact of so
+        many bytes. What was written for it is overwritten by a short text."""
+
+    def check_names(self, contributors: Sequence[str]) -> None:
+        """Says which contributors have other metric keys than their names, because a database could take
+        these names for one."""
 
     def start(self, round_id: str, job: str | None, tags: Mapping[str, str]) -> str | None:
         """The id of the round's run, which is RUNNING from now on.
 
         It is the run of the pipeline (MLFLOW_RUN_ID), else the run that the round has already, else a new
-        one. Where `job` is None, the run keeps the job that it has.
+        one: a single one for all processes that start it at the same time, if the tracker knows the round's
+        store. Where `job` is None, the run keeps the job that it has.
         """
 
     def params(self, run: str | None, values: Mapping[str, Any]) -> None:
@@ -67,7 +85,7 @@ class Tracker:
     def close_job(self, job: str, status: str) -> list[str]:  # noqa: ARG002
         """Ends the runs that a pipeline job left RUNNING, and no others; returns their ids.
 
-        Raises TrackingError within seconds where that fails.
+        Raises TrackingError within about a minute where that fails.
         """
         return []
 
