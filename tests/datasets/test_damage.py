@@ -237,3 +237,15 @@ def test_no_exif_block_keeps_a_photo_from_being_read(place, block):
     forms = [np.rot90(side, k) for side in (plain, plain[:, ::-1]) for k in range(4)]
     found = pixels(place, photo_with(block))
     assert any(np.array_equal(found, form) for form in forms)
+
+
+@pytest.mark.parametrize("options", [{"method": 0}, {"save_all": True}, {"method": 6}])
+def test_a_sound_lossless_webp_of_flat_areas_is_whole(options):
+    """Its encoder writes a flat area as a run of zeros where it is told to be quick."""
+    pixels = np.full((64, 64, 3), 255, np.uint8)
+    pixels[:40] = np.random.default_rng(0).integers(0, 256, (40, 64, 3))
+    image, file = Image.fromarray(pixels), io.BytesIO()
+    more = {"append_images": [image.rotate(90)]} if "save_all" in options else {}
+    image.save(file, "WEBP", lossless=True, **options, **more)
+    with Image.open(io.BytesIO(file.getvalue())) as decoded_again:
+        assert damage("WEBP", file.getvalue(), decoded_again) is None

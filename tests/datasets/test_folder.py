@@ -565,3 +565,28 @@ def test_unusable_images_of_a_table_are_named(root):
     (root / "ada" / "2.png").write_bytes(b"broken")
     parts = ["found 1 files that cannot be read", "found 1 images of another size", "ada/1.png: 9x9"]
     refused(table(root, ROWS), *parts, "ada/2.png")
+
+
+def test_a_large_image_within_the_limit_is_cropped(tmp_path, monkeypatch):
+    """Pillow has a limit of its own for parts of images, which must not stop it."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for name in ("ada", "bob"):
+        (tmp_path / name).mkdir()
+        pixels = np.random.default_rng(ord(name[0])).integers(0, 256, (40, 44, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / "0.png")
+    options = Folder(source="folder", path=str(tmp_path), resolution=16, resize="crop", min_images=1)
+    assert [c.pixels.shape for c in load(options)] == [(1, 16, 16, 3)] * 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "hint"),
+    [
+        (",path,contributor", "index=False"),
+        ("Unnamed: 0,path,contributor", "index=False"),
+        ("path;contributor", "commas"),
+    ],
+)
+def test_a_table_of_other_columns_says_what_to_change(tmp_path, columns, hint):
+    (tmp_path / "t.csv").write_text(f"{columns}\n")
+    with pytest.raises(DataError, match=f"found the columns.*{hint}"):
+        load(Folder(source="folder", path=str(tmp_path / "t.csv"), resolution=16))

@@ -78,6 +78,18 @@ def test_a_tower_of_clip_gives_projected_embeddings(tmp_path):
 
 
 @needs("transformers")
+def test_a_tower_of_clip_without_projection_gives_its_pooled_output(tmp_path):
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
+    torch.manual_seed(0)
+    model = CLIPVisionModel(CLIPVisionConfig(**TINY, intermediate_size=32)).eval()
+    files = folder_of(tmp_path, model, {"crop_size": 32})
+    features, _ = embed(load(packed("transformers", files, "folder"), "stored"), IMAGES)
+    expected = model(pixel_values=normalised(32)).pooler_output.detach().numpy()
+    assert np.allclose(features, expected, atol=1e-5)
+
+
+@needs("transformers")
 @pytest.mark.parametrize("kind", ["Dinov2", "ViT"])
 def test_models_of_images_give_their_pooled_output(tmp_path, kind):
     import transformers

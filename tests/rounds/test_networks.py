@@ -194,6 +194,7 @@ def test_other_labels_give_another_network(tmp_path, trained_quickly):
         (lambda *_: "all", "because all images have the label 'all'"),
         (lambda who, i: f"{who} {i}", "because there are 12 labels for 12 images"),
         (lambda *_: "", ""),
+        (lambda who, i: "nan" if i == 0 else i % 2, "because 3 of 12 images have none"),
     ],
 )
 def test_labels_that_cannot_be_learned_from_are_not_used(tmp_path, trained_quickly, caplog, label, reason):
@@ -236,7 +237,8 @@ def test_a_known_architecture_is_packed_and_measures(tmp_path):
     choice = f"network={{architecture: transformers, weights: {tmp_path / 'vit'}}}"
     this_round = planned(tmp_path / "work", choice, "properties=[fid, colourfulness_p90]", *CREDITS_ONLY)
     (description,) = this_round.plan.networks
-    assert (description.name, description.classes) == ("transformers", 0)
+    assert description.name == f"transformers of {tmp_path / 'vit'} (vit)"
+    assert description.classes == 0
     network = load(stored_network(this_round.store, description.network), "stored")
     assert measure(["fid"], *with_reference(network))["fid"] > 0
     with pytest.raises(PropertyError, match="found 0 classes"):

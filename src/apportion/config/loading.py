@@ -96,7 +96,7 @@ def _yaml(text: str) -> Any:
 
 def _option(loc: tuple[int | str, ...]) -> str:
     """The option as the user writes it, without what pydantic adds: which member of a union was tried."""
-    parts = loc[:1] + loc[2:] if loc[0:1] and loc[0] in UNIONS else loc
+    parts = loc[:1] + loc[2:] if loc[0:1] and loc[0] in (*UNIONS, "network") else loc
     return ".".join(str(part) for part in parts if part not in ("constrained-int", "list[str]"))
 
 

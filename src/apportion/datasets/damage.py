@@ -1,18 +1,19 @@
 """Whether an image file is whole. Decoders make a picture of most damaged files: what is missing becomes
 grey, black or what comes next.
 
-A sound file must never be refused, so each check here is one that no sound file fails:
+A sound file must never be refused, so each check here but the last is one that no sound file fails:
 
 - PNG: every chunk has a checksum, and there is a last chunk.
 - JPEG: there is an end marker, and every coefficient is there at full precision. Bytes put before the end
   marker change nothing, because the decoder has all that it needs; in a file that was cut, and ended with an
   end marker afterwards, they are decoded instead of what is missing.
 - WebP, and JPEG with an end marker, in which a run of zeros takes the place of data: the decoder gets out of
-  step and ends before the data do, so the last bytes change nothing; in a sound file they do. In a
-  lossless WebP such a run is damage in any case.
+  step and ends before the data do, so the last bytes change nothing; in a sound file they do.
 - GIF: after the first picture something follows other than zeros.
-- BMP has no checksum and its zeros are black. Zeros up to the end of the file are damage where they begin in
-  the middle of a row and the rest of the row, and the row next to it, have hardly a black pixel.
+
+BMP has no checksum, and its zeros are black, so its check may be wrong, and says what to do then: zeros up to
+the end of the file are taken for damage where they begin in the middle of a row, and the rest of the row, and
+the row next to it, have hardly a black pixel.
 """
 
 import io
@@ -29,6 +30,10 @@ HOLE = bytes(32)
 TAIL = 16
 """Bytes at the end of a picture's data that must matter where there is a HOLE."""
 ZEROS = "zeros take the place of data"
+IN_BMP = (
+    "zeros take the place of pixels, from the middle of a row on; if the picture is black there, save it as "
+    "PNG"
+)
 FILLING = bytes(np.random.default_rng(0).integers(0, 255, 512, np.uint8))
 """Bytes that no decoder takes for the end of the data; 255 is not among them, as it begins a marker."""
 
@@ -170,11 +175,7 @@ def _refilled(data: bytes, scan: Scan, tail: int) -> bytes:
 
 def _webp(data: bytes, image: Image.Image) -> str | None:
     start, end = _first_picture(data)
-    if HOLE not in data[start:end]:
-        return None
-    if data[start - 8 : start - 4] == b"VP8L":
-        return ZEROS  # no lossless picture has a HOLE: its encoder writes how often pixels are repeated
-    if _is_flat(image):
+    if HOLE not in data[start:end] or _is_flat(image):
         return None
     other = data[: end - TAIL] + b"\xff" * TAIL + data[end:]
     return ZEROS if _same(other, image) else None
@@ -240,7 +241,7 @@ def _bmp(data: bytes, _: Image.Image) -> str | None:
         return None
     before, here = (np.frombuffer(data, np.uint8, width * size, start + i * row) for i in (last - 1, last))
     coloured = [pixels.reshape(-1, size).any(axis=1).mean() for pixels in (before, here[: pixel * size])]
-    return None if min(coloured) < 0.95 else "zeros take the place of pixels, from the middle of a row on"
+    return None if min(coloured) < 0.95 else IN_BMP
 
 
 # Comparing pictures

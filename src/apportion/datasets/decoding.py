@@ -89,7 +89,7 @@ def decoded(file: Path, max_pixels: int) -> tuple[Image.Image, list[str]]:
         raise UnfitError("unreadable", f"{error.strerror}: change its permissions") from error
     kind = _format(data)
     try:
-        with warnings.catch_warnings(record=True) as caught, _limits():
+        with warnings.catch_warnings(record=True) as caught, limits():
             warnings.simplefilter("always")
             image = Image.open(io.BytesIO(data), formats=[kind])
             _refuse_large(image, max_pixels)
@@ -134,7 +134,7 @@ def _other(data: bytes) -> str:
 
 
 @contextmanager
-def _limits() -> Iterator[None]:
+def limits() -> Iterator[None]:
     """Pillow's limit for pixels is off, as _refuse_large has its own, and its limits for text are higher."""
     places: list[tuple[Any, str, Any]] = [
         (PngImagePlugin, name, value) for name, value in TEXT_LIMITS.items()

@@ -16,7 +16,7 @@ from PIL import Image
 
 from apportion.config.data import Folder
 from apportion.datasets.contribution import Contribution, enough, first
-from apportion.datasets.decoding import SIGNATURES, UnfitError, decoded
+from apportion.datasets.decoding import SIGNATURES, UnfitError, decoded, limits
 from apportion.datasets.entries import Entry
 from apportion.datasets.names import alike, like_missing, refuse_names
 from apportion.datasets.sameness import check_pictures
@@ -102,7 +102,8 @@ def _pixels(entries: Sequence[Entry], data: Folder) -> dict[Path, NDArray[np.uin
                 continue  # a table may list an image for two contributors
             try:
                 image, remarks = decoded(entry.file, data.max_pixels)
-                pixels[entry.file] = np.asarray(fitted(on_white(image), data))
+                with limits():
+                    pixels[entry.file] = np.asarray(fitted(on_white(image), data))
                 for remark in remarks:
                     titles_by_remark.setdefault(remark, []).append(entry.title)
             except UnfitError as error:

@@ -22,11 +22,13 @@ from apportion.datasets.entries import (
     refuse_absent,
     refuse_outside,
 )
-from apportion.datasets.names import composed, printable, spelled
+from apportion.datasets.names import composed, like_missing, printable, spelled
 from apportion.errors import DataError
 
 REQUIRED = ("path", "contributor")
 OPTIONAL = ("label", "joined")
+INDEX = {"", "Unnamed: 0", "__index_level_0__"}
+"""Names that pandas gives to the column of its index."""
 
 
 class SampleTable(NamedTuple):
@@ -98,13 +100,23 @@ READERS = {".csv": _csv, ".parquet": _parquet}
 def _refuse_columns(columns: Sequence[str], path: Path) -> None:
     known = {*REQUIRED, *OPTIONAL}
     if not set(REQUIRED) <= set(columns) <= known or len(set(columns)) < len(columns):
+        hint = ""
+        if any(";" in column or "\t" in column for column in columns):
+            hint = "; save it with commas between the cells"
+        elif INDEX & set(columns):
+            hint = "; write it without the index of pandas (index=False)"
         raise DataError(
             f"found the columns {list(columns)} in {path}, expected {', '.join(REQUIRED)} and, optionally, "
-            f"{', '.join(OPTIONAL)}"
+            f"{', '.join(OPTIONAL)}{hint}"
         )
 
 
 # From text to entries
+
+
+def _label(cell: str | None) -> str | None:
+    """None where the cell has no label, also as programs write that (`nan`)."""
+    return None if cell is None or not cell.strip() or like_missing(cell) else cell
 
 
 def _entries(table: SampleTable, path: Path) -> list[Entry]:
@@ -133,7 +145,7 @@ def _entries(table: SampleTable, path: Path) -> list[Entry]:
             contributor=composed(str(cells["contributor"])),
             file=Path(paths[row]),
             title=printable(paths[row]),
-            label=cells.get("label") or None,
+            label=_label(cells.get("label")),
             joined=days[row] or None,
             row=row,
         )

@@ -39,8 +39,8 @@ def check_features(
         if (classes := probabilities.shape[1]) < FEW_CLASSES:
             raise PropertyError(
                 f"found {classes} classes in the feature network {origin}, expected 2 or more for "
-                "inception_score: leave it out of properties, choose a classifier, or use `network: train` "
-                "with a table of your images that has the column `label` (option network)"
+                "inception_score: leave it out of properties, or choose a classifier or `network: train` "
+                "(option network)"
             )
     for what, rows in used.items():
         wrong = int((~np.isfinite(rows).all(axis=1)).sum())

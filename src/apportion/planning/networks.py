@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,14 @@ CHOICES = (
     "`network: train`, which trains one on your images, or a file or an architecture of your own "
     '(docs/images.md, "Feature networks")'
 )
+
+
+def _name_of(about: Mapping[str, Any], origin: str) -> str:
+    """What kind of network it is and, for a library's, which model and where its weights are from."""
+    if "architecture" not in about:
+        return "Apportion's small network"
+    kind = about.get("config", {}).get("model_type")
+    return f"{origin} ({kind})" if kind else origin
 
 
 def choice_of(config: Config) -> str | Architecture:
@@ -169,7 +178,7 @@ def network_description(data: bytes, origin: str) -> NetworkDescription:
         trained_on = "the drawings of OpenMoji, by group of emoji"
     return NetworkDescription(
         network=network_hash(data),
-        name=str(about.get("architecture", "Apportion's small network")),
+        name=_name_of(about, origin),
         trained_on=str(trained_on),
         classes=classes,
     )

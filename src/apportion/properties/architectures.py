@@ -275,6 +275,8 @@ def _transformers_class(config: dict[str, Any]) -> tuple[Any, Any]:
     kind = config["model_type"]
     if kind in TOWERS:
         of_tower, model = (getattr(transformers, name) for name in TOWERS[kind])
+        if config.get("architectures") == ["CLIPVisionModel"]:  # saved without its projection
+            model = transformers.CLIPVisionModel
         # The size of CLIP's embedding is that of the whole model.
         size = {key: config[key] for key in ("projection_dim",) if key in config}
         return model, of_tower.from_dict({**config.get("vision_config", config), **size})
