@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import save
 
+from apportion.config.network import Architecture
 from apportion.errors import PropertyError
 from apportion.properties import architectures
 from apportion.properties.architectures import FOLDER_FILES, packed
@@ -250,3 +252,7 @@ def test_another_name_is_refused(name):
 
 def test_every_example_is_of_a_known_library():
     assert {name.partition("/")[0] for name in architectures.EXAMPLES} == set(architectures.OFFERED)
+    for name in architectures.EXAMPLES:
+        assert Architecture(architecture=name, weights="/w").architecture == name
+    with pytest.raises(ValidationError, match="expected timm/NAME, torchvision/NAME"):
+        Architecture(architecture="resnet18", weights="/w")
