@@ -13,9 +13,8 @@ EMBEDDED = "openmoji"
 """The network that comes with the embedded drawings."""
 OWN = "train"
 """A network that `plan` trains on the round's own images."""
-
-
 KNOWN = re.compile(r"(timm|torchvision)/.+|torch-fidelity/inception-v3-compat|transformers")
+"""Architectures that `properties.architectures` offers."""
 
 
 def _of_a_known_library(name: str) -> str:

@@ -11,7 +11,7 @@ from apportion.config.hashing import digest
 from apportion.config.network import EMBEDDED, OWN, Architecture
 from apportion.config.round import Config
 from apportion.datasets.contribution import Contribution
-from apportion.errors import ConfigError, Damaged, DataError, PropertyError, StoreError
+from apportion.errors import ConfigError, Damaged, PropertyError, StoreError
 from apportion.progress import bar
 from apportion.properties import PROPERTIES
 from apportion.records import NetworkDescription
@@ -80,8 +80,6 @@ def trained_network(store: Store, contributions: Sequence[Contribution]) -> byte
     address = digest({"version": VERSION, "samples": [samples[i] for i in order]})
     key = trained_network_key(address)
     if not store.exists(key):
-        if len(set(hashes)) < 2:
-            raise DataError("found the same picture in all images, expected different ones (data.path)")
         with bar(STEPS, "network", "step") as progress:
             network, about = train_network(
                 np.concatenate([c.pixels for c in contributions])[order].transpose(0, 3, 1, 2),

@@ -1,10 +1,13 @@
 """Feature networks of libraries: a known architecture with weights of the user's choice.
 
-- `timm/NAME` and `torchvision/NAME`: a model by its name there, with a safetensors file. Features are what
-its last linear layer, the classifier, reads. - `torch-fidelity/inception-v3-compat`: the Inception v3 that
-FID is usually computed with; features are the 2048 after pooling, and logits have no bias, as for the
-Inception score. - `transformers`: a folder with config.json, preprocessor_config.json and model.safetensors,
-as of DINO, ViT or ResNet. Features are the pooled output; of CLIP, the projected embedding of the image.
+`timm/NAME` and `torchvision/NAME` are a model by its name there, with a safetensors file; features are what
+its last linear layer, the classifier, reads.
+
+`torch-fidelity/inception-v3-compat` is the Inception v3 that FID is usually computed with; features are the
+2048 after pooling, and logits have no bias, as for the Inception score.
+
+`transformers` is a folder with config.json, preprocessor_config.json and model.safetensors, as of DINO, ViT
+or ResNet; features are the pooled output and, of CLIP with its projection, the projected embedding.
 
 A model is stored as one file: its weights, and in the header what rebuilds it. No file of the user is
 unpickled, and no code of a folder runs. The libraries are optional; the error for a missing one says what to
